@@ -1,0 +1,398 @@
+"""User input made into a :class:`Batch`: checked ids, vectors and metadata, ready to be stored.
+
+Everything that can be wrong with input is found here, before a byte is written. Nothing above
+this module looks at user types; nothing below it sees anything but NumPy and Arrow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vecdb.errors import DimensionError, DuplicateIdError, SchemaError, describe
+from vecdb.schema import Schema, columns_from
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
+
+__all__ = ["Batch", "as_ids", "as_metadata", "as_queries", "as_vectors"]
+
+MAX_STRING_ID = 65_535  # bytes of UTF-8
+_SHOWN = 5  # offenders named in a message
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """`n` rows on their way into the store.
+
+    Attributes
+    ----------
+    ids : ndarray
+        (n,) int64, or (n,) object holding str.
+    vectors : ndarray
+        (n, dim), C-contiguous, of the schema's dtype.
+    metadata : pyarrow.RecordBatch or None
+        n rows with exactly the schema's columns, None while the collection has no columns.
+    """
+
+    ids: npt.NDArray[Any]
+    vectors: npt.NDArray[Any]
+    metadata: pa.RecordBatch | None
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+def as_vectors(data: Any, schema: Schema) -> npt.NDArray[Any]:
+    """Rows to store: (n, dim) of the schema's dtype, C-contiguous.
+
+    Raises
+    ------
+    DimensionError
+        Not two-dimensional, or not `dim` wide.
+    SchemaError
+        A dtype other than float16/32/64, or NaN, Inf, overflow, or (cosine) zero rows, by number.
+    """
+    array = _float_array(data, "vectors")
+    if array.ndim != 2:
+        raise DimensionError(
+            describe("vectors", expected=f"shape (n, {schema.dim})", got=f"shape {array.shape}",
+                     fix="pass one row per vector; for a single vector use vector[None, :]")
+        )  # fmt: skip
+    if array.shape[1] != schema.dim and array.size:
+        raise DimensionError(
+            describe("vectors", expected=f"dim {schema.dim}", got=f"dim {array.shape[1]}",
+                     fix="embed with the model that this collection was created for")
+        )  # fmt: skip
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(array.reshape(len(array), schema.dim), dtype=schema.dtype)
+    refuse_unusable_rows(stored, schema, "vectors")
+    return stored
+
+
+def as_queries(data: Any, schema: Schema) -> tuple[npt.NDArray[np.float32], bool]:
+    """Queries as (nq, dim) float32, and whether a single 1-D query came.
+
+    Raises
+    ------
+    DimensionError, SchemaError
+        As :func:`as_vectors`.
+    """
+    array = _float_array(data, "query")
+    if array.ndim not in (1, 2) or array.shape[-1] != schema.dim:
+        raise DimensionError(
+            describe("query", expected=f"shape ({schema.dim},) or (n, {schema.dim})",
+                     got=f"shape {array.shape}",
+                     fix="embed the query with the model that made the stored vectors")
+        )  # fmt: skip
+    single = array.ndim == 1
+    with np.errstate(over="ignore"):
+        rows = np.ascontiguousarray(array.reshape(-1, schema.dim), dtype=np.float32)
+    refuse_unusable_rows(rows, schema, "query")
+    return rows, single
+
+
+def as_ids(data: Any, schema: Schema, subject: str = "ids") -> npt.NDArray[Any]:
+    """Ids as (n,) int64 or (n,) object of str; a scalar is an array of one.
+
+    Raises
+    ------
+    SchemaError
+        Wrong type, more than one dimension, negative, empty or overlong ids.
+    """
+    if schema.ids == "string":
+        return _string_ids(data, subject)
+    if hasattr(data, "__arrow_array__") or hasattr(data, "to_numpy"):
+        data = data.to_numpy(zero_copy_only=False) if _is_arrow(data) else data.to_numpy()
+    array = np.asarray(data)
+    if array.ndim == 0:
+        array = array[None]
+    if array.ndim != 1:
+        raise SchemaError(
+            describe(subject, expected="one dimension", got=f"shape {array.shape}",
+                     fix="pass a flat list or array of ids")
+        )  # fmt: skip
+    if array.size == 0:
+        return np.empty(0, np.int64)
+    if array.dtype.kind not in "iu":
+        raise SchemaError(
+            describe(subject, expected="integers (this collection has ids='int64')",
+                     got=f"{array.dtype} such as {array[0]!r}",
+                     fix="pass integers, or create the collection with ids='string'")
+        )  # fmt: skip
+    bad = array < 0 if array.dtype.kind == "i" else array > np.uint64(2**63 - 1)
+    if bad.any():
+        raise SchemaError(
+            describe(subject, expected="integers from 0 to 2**63 - 1",
+                     got=f"{array[bad][0]} at position {int(np.argmax(bad))}",
+                     fix="shift the ids or use ids='string'")
+        )  # fmt: skip
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def refuse_duplicates(ids: npt.NDArray[Any]) -> None:
+    """Raise DuplicateIdError when an id stands twice in one batch."""
+    if len(ids) < 2 or (ids.dtype == np.int64 and bool(np.all(ids[1:] > ids[:-1]))):
+        return
+    ordered = np.sort(ids)
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(repeated):
+        raise DuplicateIdError(
+            describe("ids", expected="each id once in a batch", got=_some(repeated),
+                     fix="drop the repeated rows before adding")
+        )  # fmt: skip
+
+
+def as_metadata(data: Any, rows: int, schema: Schema) -> tuple[pa.RecordBatch | None, Schema]:
+    """Metadata as one record batch in the schema's order, and the schema it belongs to.
+
+    A collection without a schema takes its columns from the first metadata that arrives. A column
+    that is left out is null in these rows.
+
+    Parameters
+    ----------
+    data : Arrow table or batch, pandas or polars frame, dict of columns, list of dicts, or None
+        Anything with the Arrow C stream interface is taken without a copy where types agree.
+
+    Raises
+    ------
+    SchemaError
+        Wrong number of rows, an unknown column, a value of the wrong type.
+    """
+    import pyarrow as pa
+
+    if data is None:
+        return (None if schema.columns is None else _nulls(rows, schema.columns)), schema
+    table = _as_table(data, schema)
+    if table.num_rows != rows and not (table.num_columns == 0 and rows == 0):
+        raise SchemaError(
+            describe("metadata", expected=f"{rows} rows, as many as vectors",
+                     got=f"{table.num_rows}", fix="pass one metadata row per vector")
+        )  # fmt: skip
+    if schema.columns is None:
+        if not table.num_columns:
+            return None, schema
+        schema = dataclasses.replace(schema, columns=columns_from(table.schema))
+    columns = schema.columns
+    assert columns is not None
+    _refuse_unknown(table.column_names, columns)
+    arrays = [
+        _cast(table.column(field.name), field) if field.name in table.column_names
+        else pa.nulls(rows, field.type)
+        for field in columns
+    ]  # fmt: skip
+    return pa.RecordBatch.from_arrays(arrays, schema=columns), schema
+
+
+def refuse_unusable_rows(rows: npt.NDArray[Any], schema: Schema, subject: str) -> None:
+    """Raise SchemaError for NaN, Inf and, under cosine, zero rows, naming the row numbers."""
+    # one pass: a finite squared norm in float32 clears a row; only suspects are looked at closely
+    with np.errstate(over="ignore", invalid="ignore"):
+        squared = np.einsum("ij,ij->i", rows, rows, dtype=np.float32)
+    suspects = np.flatnonzero(~np.isfinite(squared))
+    bad = suspects[~np.isfinite(rows[suspects]).all(axis=1)]
+    if len(bad):
+        raise SchemaError(
+            describe(subject, expected=f"finite {rows.dtype} numbers",
+                     got=f"NaN or Inf in row {_some(bad)}",
+                     fix="drop these rows, or look for overflow in the model that made them")
+        )  # fmt: skip
+    if schema.metric == "cosine":
+        tiny = np.flatnonzero(squared == 0)
+        zero = tiny[~rows[tiny].any(axis=1)]
+        if len(zero):
+            raise SchemaError(
+                describe(subject, expected="rows with a direction (metric is cosine)",
+                         got=f"all zeros in row {_some(zero)}",
+                         fix="drop these rows, or use metric='l2'")
+            )  # fmt: skip
+
+
+def _float_array(data: Any, subject: str) -> npt.NDArray[Any]:
+    if _is_arrow(data):
+        data = _from_arrow(data, subject)
+    try:
+        array = np.asarray(data)
+    except (ValueError, TypeError) as error:
+        raise DimensionError(
+            describe(subject, expected="rows of equal length", got=str(error)[:200],
+                     fix="pass one numpy array of shape (n, dim)")
+        ) from None  # fmt: skip
+    if array.size == 0 and array.dtype == object:
+        array = array.astype(np.float32)
+    listed_ints = isinstance(data, Sequence) and array.dtype.kind in "iu"
+    if listed_ints:  # [1, 0, 0] typed by hand; an integer *array* is refused like its peers
+        array = array.astype(np.float32)
+    if array.dtype not in (np.float16, np.float32, np.float64):
+        raise SchemaError(
+            describe(subject, expected="float32, float64 or float16", got=f"dtype {array.dtype}",
+                     fix=f"convert: {subject}.astype('float32')")
+        )  # fmt: skip
+    return array
+
+
+def _is_arrow(data: Any) -> bool:
+    return type(data).__module__.partition(".")[0] == "pyarrow"
+
+
+def _from_arrow(data: Any, subject: str) -> Any:
+    import pyarrow as pa
+
+    if isinstance(data, pa.ChunkedArray):
+        data = data.combine_chunks()
+    if isinstance(data, pa.Array) and data.null_count == 0:
+        if pa.types.is_fixed_size_list(data.type):
+            values = data.flatten()
+            if values.null_count == 0:
+                return values.to_numpy(zero_copy_only=False).reshape(len(data), -1)
+        elif pa.types.is_floating(data.type):
+            return data.to_numpy(zero_copy_only=False)
+    raise SchemaError(
+        describe(subject, expected="an Arrow FixedSizeList of floats without nulls",
+                 got=str(getattr(data, "type", type(data).__name__)),
+                 fix="cast the column: column.cast(pa.list_(pa.float32(), dim))")
+    )  # fmt: skip
+
+
+def _string_ids(data: Any, subject: str) -> npt.NDArray[Any]:
+    if isinstance(data, str):
+        data = [data]
+    values = data.to_pylist() if _is_arrow(data) else list(data)
+    for position, value in enumerate(values):
+        if not isinstance(value, str) or not value or len(value.encode()) > MAX_STRING_ID:
+            raise SchemaError(
+                describe(subject,
+                         expected=f"text of 1 to {MAX_STRING_ID} bytes (this collection has "
+                         "ids='string')",
+                         got=f"{value!r:.100} at position {position}",
+                         fix="convert the ids with str(), or create with ids='int64'")
+            )  # fmt: skip
+    array = np.empty(len(values), dtype=object)
+    array[:] = [str(value) for value in values]
+    return array
+
+
+def _as_table(data: Any, schema: Schema) -> pa.Table:
+    import pyarrow as pa
+
+    try:
+        if hasattr(data, "__arrow_c_stream__"):
+            return pa.table(data)
+        if hasattr(data, "__arrow_c_array__"):
+            return pa.table(pa.record_batch(data))
+        if type(data).__module__.partition(".")[0] == "pandas":
+            return pa.Table.from_pandas(data, preserve_index=False)
+        if isinstance(data, Mapping):
+            return _from_columns(data, schema)
+        if isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
+            return _from_columns(_pivot(data), schema, of_records=True)
+    except (pa.ArrowException, OverflowError) as error:
+        raise SchemaError(
+            describe("metadata", expected="columns of one Arrow type each", got=str(error)[:300],
+                     fix="give every row of a column the same type")
+        ) from None  # fmt: skip
+    raise SchemaError(
+        describe("metadata",
+                 expected="an Arrow table, a data frame, a dict of columns or a list of dicts",
+                 got=type(data).__name__, fix="for one row pass [{'year': 2024}]")
+    )  # fmt: skip
+
+
+def _pivot(records: Sequence[Any]) -> dict[str, list[Any]]:
+    """Columns of a list of dicts, in order of first appearance; a missing key is None."""
+    names: dict[Any, None] = {}
+    for position, record in enumerate(records):
+        if not isinstance(record, Mapping):
+            raise SchemaError(
+                describe("metadata", expected="a dict per row",
+                         got=f"{type(record).__name__} at position {position}",
+                         fix="pass [{'year': 2024}, ...]")
+            )  # fmt: skip
+        names.update(dict.fromkeys(record))
+    return {name: [record.get(name) for record in records] for name in names}
+
+
+def _from_columns(columns: Mapping[Any, Any], schema: Schema, of_records: bool = False) -> pa.Table:
+    import pyarrow as pa
+
+    if schema.columns is not None:
+        _refuse_unknown(list(columns), schema.columns)
+    arrays: dict[str, Any] = {}
+    for name, values in columns.items():
+        if not of_records and (isinstance(values, (str, bytes)) or not hasattr(values, "__len__")):
+            raise SchemaError(
+                describe(f"metadata column {name!r}", expected="a list or array of values",
+                         got=f"{values!r:.100}", fix=f"for one row pass {{{name!r}: [value]}}")
+            )  # fmt: skip
+        field = None if schema.columns is None else schema.columns.field(name)
+        if field is not None and isinstance(values, list):
+            arrays[name] = _typed(values, field)
+        else:
+            arrays[name] = pa.array(values, from_pandas=True)
+    lengths = {name: len(values) for name, values in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise SchemaError(
+            describe("metadata", expected="columns of equal length", got=str(lengths)[:300],
+                     fix="give each column one value per vector")
+        )  # fmt: skip
+    return pa.table(arrays)
+
+
+def _typed(values: list[Any], field: pa.Field[Any]) -> Any:
+    """Python values as an array of the column's type; text is never parsed into numbers."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, field.type)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return pa.array(values)  # _cast converts it where no value changes, or refuses
+
+
+def _refuse_unknown(names: list[Any], columns: pa.Schema) -> None:
+    import difflib
+
+    for name in names:
+        if name not in columns.names:
+            near = difflib.get_close_matches(str(name), columns.names, 1)
+            hint = f"did you mean {near[0]!r}? Otherwise " if near else ""
+            raise SchemaError(
+                describe("metadata", expected=f"columns {', '.join(columns.names)}"[:300],
+                         got=f"{name!r}", fix=f"{hint}add it first: col.add_columns({{...}})")
+            )  # fmt: skip
+
+
+def _cast(column: pa.ChunkedArray[Any], field: pa.Field[Any]) -> pa.Array[Any]:
+    import pyarrow as pa
+
+    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    if array.type == field.type:
+        return array
+    from_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+    to_text = pa.types.is_string(field.type)
+    try:
+        if array.null_count < len(array) and (
+            (to_text and columns_from({"x": array.type}).field(0).type != field.type)
+            or (from_text and not (to_text or pa.types.is_timestamp(field.type)))
+        ):
+            raise pa.ArrowInvalid(f"{array.type} values")
+        return array.cast(field.type)
+    except (pa.ArrowException, SchemaError) as error:
+        raise SchemaError(
+            describe(f"metadata column {field.name!r}", expected=f"{field.type}",
+                     got=f"{array.type} ({str(error)[:200]})", fix="convert the values first")
+        ) from None  # fmt: skip
+
+
+def _nulls(rows: int, columns: pa.Schema) -> pa.RecordBatch:
+    import pyarrow as pa
+
+    return pa.RecordBatch.from_arrays([pa.nulls(rows, f.type) for f in columns], schema=columns)
+
+
+def _some(values: npt.NDArray[Any]) -> str:
+    shown = ", ".join(str(value) for value in values[:_SHOWN])
+    return shown if len(values) <= _SHOWN else f"{shown} and {len(values) - _SHOWN} more"

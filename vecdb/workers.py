@@ -1,0 +1,141 @@
+"""The fixed pool of threads that every parallel step of vecdb runs on.
+
+Tasks are long (a batch of queries, a block of a graph build) and release the GIL; the queue in
+front of the workers is bounded at twice their number, so a caller that is faster than the workers
+waits (back-pressure) instead of growing a backlog. A pool belongs to the process that made it: in
+a forked child, where the threads do not exist, it starts anew at its first use.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, ParamSpec, TypeVar
+
+from vecdb.errors import ArgumentError, ClosedError, describe
+
+__all__ = ["Workers", "cores"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_Task = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+def cores() -> int:
+    """Number of cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers:
+    """A pool of `threads` worker threads with a queue of at most ``2 * threads`` tasks.
+
+    Parameters
+    ----------
+    threads : int, optional
+        Number of workers; the number of cores when not given. Threads start at the first task.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        if threads is not None and (not isinstance(threads, int) or threads < 1):
+            raise ArgumentError(
+                describe("threads", expected="an integer >= 1", got=repr(threads),
+                         fix="leave it out to use every core")
+            )  # fmt: skip
+        self.threads = threads or cores()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._queue: queue.Queue[_Task | None] = queue.Queue(maxsize=2 * self.threads)
+        self._started: list[threading.Thread] = []
+
+    def submit(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queue one task; waits while the queue is full.
+
+        Raises
+        ------
+        ClosedError
+            After :meth:`close`.
+        """
+        self._start()
+        future: Future[T] = Future()
+        self._queue.put((future, fn, args, kwargs))
+        return future
+
+    def run(self, fn: Callable[[int], T], tasks: int | None = None) -> list[T]:
+        """``[fn(0), ..., fn(tasks - 1)]``, the last one on the calling thread.
+
+        `tasks` is the number of workers when not given. The caller works too, so a nested call
+        from inside a worker can't deadlock on a pool of one; the first error is raised after all
+        tasks have ended.
+        """
+        count = self.threads if tasks is None else tasks
+        if count <= 1 or self._is_worker():
+            return [fn(i) for i in range(count)]
+        futures = [self.submit(fn, i) for i in range(count - 1)]
+        error: BaseException | None = None
+        results: list[T] = []
+        try:
+            last = fn(count - 1)
+        except BaseException as caught:  # the other tasks still use the caller's arrays
+            error = caught
+        for future in futures:
+            try:
+                results.append(future.result())
+            except BaseException as caught:
+                error = error or caught
+        if error is not None:
+            raise error
+        return [*results, last]
+
+    def close(self) -> None:
+        """Finish the queued tasks and end the threads. Closing twice is fine."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            threads = self._started if self._pid == os.getpid() else []
+        for _ in threads:
+            self._queue.put(None)
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join()
+
+    def _is_worker(self) -> bool:
+        return threading.current_thread() in self._started
+
+    def _start(self) -> None:
+        if self._started and self._pid == os.getpid() and not self._closed:
+            return
+        if self._pid != os.getpid():
+            self._lock = threading.Lock()  # the parent's lock may have been held at the fork
+        with self._lock:
+            if self._closed:
+                raise ClosedError("the thread pool is closed. Fix: open the collection again")
+            if self._pid != os.getpid():
+                self._reset()
+            if not self._started:
+                self._started = [
+                    threading.Thread(
+                        target=_work, args=(self._queue,), name=f"vecdb-{i}", daemon=True
+                    )
+                    for i in range(self.threads)
+                ]
+                for thread in self._started:
+                    thread.start()
+
+
+def _work(tasks: queue.Queue[_Task | None]) -> None:
+    while (task := tasks.get()) is not None:
+        future, fn, args, kwargs = task
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # handed to whoever waits for the result
+                future.set_exception(error)
+        del task, future, fn, args, kwargs  # keep no array alive while waiting
