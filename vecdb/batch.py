@@ -31,15 +31,15 @@ class Batch:
 
     Attributes
     ----------
-    ids : ndarray
-        (n,) int64, or (n,) object holding str.
+    ids : ndarray or None
+        (n,) int64, or (n,) object holding str; None: the store takes the next free numbers.
     vectors : ndarray
         (n, dim), C-contiguous, of the schema's dtype.
     metadata : pyarrow.RecordBatch or None
-        n rows with exactly the schema's columns, None while the collection has no columns.
+        n rows with exactly the schema's columns; None while the collection has no columns.
     """
 
-    ids: npt.NDArray[Any]
+    ids: npt.NDArray[Any] | None
     vectors: npt.NDArray[Any]
     metadata: pa.RecordBatch | None
 
@@ -58,18 +58,20 @@ def as_vectors(data: Any, schema: Schema) -> npt.NDArray[Any]:
         A dtype other than float16/32/64, or NaN, Inf, overflow, or (cosine) zero rows, by number.
     """
     array = _float_array(data, "vectors")
+    if array.shape == (0,):
+        array = array.reshape(0, schema.dim)
     if array.ndim != 2:
         raise DimensionError(
             describe("vectors", expected=f"shape (n, {schema.dim})", got=f"shape {array.shape}",
                      fix="pass one row per vector; for a single vector use vector[None, :]")
         )  # fmt: skip
-    if array.shape[1] != schema.dim and array.size:
+    if array.shape[1] != schema.dim:
         raise DimensionError(
             describe("vectors", expected=f"dim {schema.dim}", got=f"dim {array.shape[1]}",
                      fix="embed with the model that this collection was created for")
         )  # fmt: skip
     with np.errstate(over="ignore"):
-        stored = np.ascontiguousarray(array.reshape(len(array), schema.dim), dtype=schema.dtype)
+        stored = np.ascontiguousarray(array, dtype=schema.dtype)
     refuse_unusable_rows(stored, schema, "vectors")
     return stored
 
@@ -82,6 +84,10 @@ def as_queries(data: Any, schema: Schema) -> tuple[npt.NDArray[np.float32], bool
     DimensionError, SchemaError
         As :func:`as_vectors`.
     """
+    if type(data) is np.ndarray and data.dtype == np.float32 and data.shape == (schema.dim,):
+        squared = float(np.dot(data, data))  # the common case: one check in under 2 us
+        if 0.0 < squared < np.inf:
+            return np.ascontiguousarray(data)[None], True
     array = _float_array(data, "query")
     if array.ndim not in (1, 2) or array.shape[-1] != schema.dim:
         raise DimensionError(
@@ -132,6 +138,15 @@ def as_ids(data: Any, schema: Schema, subject: str = "ids") -> npt.NDArray[Any]:
                      fix="shift the ids or use ids='string'")
         )  # fmt: skip
     return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def refuse_unmatched(ids: npt.NDArray[Any], rows: int) -> None:
+    """Raise SchemaError when there is not one id for each row."""
+    if len(ids) != rows:
+        raise SchemaError(
+            describe("ids", expected=f"{rows} ids, one per vector", got=str(len(ids)),
+                     fix="pass as many ids as vectors")
+        )  # fmt: skip
 
 
 def refuse_duplicates(ids: npt.NDArray[Any]) -> None:

@@ -1,0 +1,192 @@
+"""Rows of a snapshot as Arrow tables, and bitmaps as row numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vecdb.errors import ArgumentError, SchemaError, describe
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from vecdb.schema import Schema
+    from vecdb.store import Part, Snapshot
+
+__all__ = ["bitmap_rows", "check_count", "columns_of", "gather", "ids", "page"]
+
+Select = str | Sequence[str] | None
+
+
+def columns_of(select: Select, schema: Schema, default: Sequence[str]) -> list[str]:
+    """The names behind a `select=` argument: None is `default`, ``"*"`` every metadata column.
+
+    ``"vector"`` may be selected too; ``"id"`` always comes and is dropped here.
+    """
+    known = [] if schema.columns is None else schema.columns.names
+    if select is None:
+        return list(default)
+    if isinstance(select, str):
+        select = known if select == "*" else [select]
+    names = [name for name in dict.fromkeys(select) if name != "id"]
+    for name in names:
+        if name not in known and name != "vector":
+            raise SchemaError(
+                describe("select", expected=f"columns out of {', '.join([*known, 'vector'])}"[:300],
+                         got=repr(name), fix='leave it out, or select="*" for all')
+            )  # fmt: skip
+    return names
+
+
+def bitmap_rows(bitmap: npt.NDArray[np.uint8] | None, rows: int) -> npt.NDArray[np.int64]:
+    """Row numbers of the set bits, ascending; all rows for None."""
+    if bitmap is None:
+        return np.arange(rows, dtype=np.int64)
+    return np.flatnonzero(np.unpackbits(bitmap, count=rows, bitorder="little"))
+
+
+def gather(
+    snapshot: Snapshot,
+    parts: npt.NDArray[np.int32],
+    rows: npt.NDArray[np.int64],
+    names: Sequence[str],
+) -> pa.Table:
+    """The rows ``(parts[i], rows[i])`` in that order: ``id`` and the named columns."""
+    import pyarrow as pa
+
+    order = np.argsort(parts, kind="stable")
+    used, starts = np.unique(parts[order], return_index=True)
+    bounds = [*starts.tolist(), len(parts)]
+    tables = [
+        _take(snapshot, snapshot.parts[part], rows[order[bounds[i] : bounds[i + 1]]], names)
+        for i, part in enumerate(used.tolist())
+    ]
+    if not tables:
+        return empty_table(snapshot.schema, names)
+    table = pa.concat_tables(tables)
+    if len(tables) == 1:
+        return table
+    inverse = np.empty(len(order), np.int64)
+    inverse[order] = np.arange(len(order))
+    return table.take(pa.array(inverse))
+
+
+def ids(
+    snapshot: Snapshot, parts: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]
+) -> npt.NDArray[Any]:
+    """The ids of the rows ``(parts[i], rows[i])``: int64, or object holding str."""
+    if len(snapshot.parts) == 1:
+        return snapshot.parts[0].data.ids.get(rows)
+    out = np.empty(len(rows), object if snapshot.schema.ids == "string" else np.int64)
+    for number in np.unique(parts).tolist():
+        mine = parts == number
+        out[mine] = snapshot.parts[number].data.ids.get(rows[mine])
+    return out
+
+
+def page(
+    snapshot: Snapshot,
+    allowed: Sequence[npt.NDArray[np.uint8] | None],
+    names: Sequence[str],
+    limit: int | None,
+    offset: int,
+) -> pa.Table:
+    """Rows `offset` to ``offset + limit`` of those whose bit is set, in stored order.
+
+    A part without a bitmap gives slices of its mapped columns, zero-copy.
+    """
+    import pyarrow as pa
+
+    left = snapshot.rows if limit is None else limit
+    tables = []
+    for part, bitmap in zip(snapshot.parts, allowed, strict=True):
+        if left <= 0:
+            break
+        if bitmap is None:
+            passing = part.data.rows
+            start = min(offset, passing)
+            stop = min(start + left, passing)
+            tables.append(_slice(snapshot, part, start, stop, names))
+        else:
+            rows = bitmap_rows(bitmap, part.data.rows)
+            passing = len(rows)
+            start = min(offset, passing)
+            stop = min(start + left, passing)
+            tables.append(_take(snapshot, part, rows[start:stop], names))
+        offset -= start
+        left -= stop - start
+    return pa.concat_tables(tables) if tables else empty_table(snapshot.schema, names)
+
+
+def _slice(
+    snapshot: Snapshot, part: Part, start: int, stop: int, names: Sequence[str]
+) -> pa.Table:
+    import pyarrow as pa
+
+    data = part.data
+    arrays: list[Any] = [_ids(data.ids.get(np.arange(start, stop, dtype=np.int64)))]
+    for name in names:
+        if name == "vector":
+            arrays.append(_vectors(data.vectors[start:stop]))
+        else:
+            arrays.append(data.column(name).slice(start, stop - start))
+    return pa.Table.from_arrays(arrays, schema=_table_schema(snapshot.schema, names))
+
+
+def empty_table(schema: Schema, names: Sequence[str]) -> pa.Table:
+    """A table of no rows with the columns that a gather would give."""
+    return _table_schema(schema, names).empty_table()
+
+
+def _take(
+    snapshot: Snapshot, part: Part, rows: npt.NDArray[np.int64], names: Sequence[str]
+) -> pa.Table:
+    import pyarrow as pa
+
+    data = part.data
+    arrays: list[Any] = [_ids(data.ids.get(rows))]
+    for name in names:
+        if name == "vector":
+            arrays.append(_vectors(data.vectors[rows]))
+        else:
+            arrays.append(data.column(name).take(pa.array(rows)))
+    return pa.Table.from_arrays(arrays, schema=_table_schema(snapshot.schema, names))
+
+
+def _table_schema(schema: Schema, names: Sequence[str]) -> pa.Schema:
+    import pyarrow as pa
+
+    fields = [pa.field("id", pa.string() if schema.ids == "string" else pa.int64())]
+    for name in names:
+        if name == "vector":
+            fields.append(pa.field("vector", pa.list_(pa.float32(), schema.dim)))
+        else:
+            assert schema.columns is not None
+            fields.append(schema.columns.field(name))
+    return pa.schema(fields)
+
+
+def _ids(ids: npt.NDArray[Any]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(ids, pa.string() if ids.dtype == object else pa.int64())
+
+
+def _vectors(vectors: npt.NDArray[Any]) -> Any:
+    """(n, dim) as an Arrow FixedSizeList of float32; zero-copy when float32 already."""
+    import pyarrow as pa
+
+    flat = np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), vectors.shape[1])
+
+
+def check_count(name: str, value: object, *, low: int) -> int:
+    """`value` as an int of at least `low` (NumPy integers are welcome), or ArgumentError."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= low:
+        return int(value)
+    raise ArgumentError(
+        describe(name, expected=f"an integer >= {low}", got=repr(value), fix=f"pass {name}={low}")
+    )
