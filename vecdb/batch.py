@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vecdb.errors import DimensionError, DuplicateIdError, SchemaError, describe
-from vecdb.schema import Schema, columns_from
+from vecdb.schema import Schema, check_name, columns_from
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -278,7 +278,7 @@ def _string_ids(data: Any, subject: str) -> npt.NDArray[Any]:
         data = [data]
     values = data.to_pylist() if _is_arrow(data) else list(data)
     for position, value in enumerate(values):
-        if not isinstance(value, str) or not value or len(value.encode()) > MAX_STRING_ID:
+        if not isinstance(value, str) or not 0 < _utf8_length(value) <= MAX_STRING_ID:
             raise SchemaError(
                 describe(subject,
                          expected=f"text of 1 to {MAX_STRING_ID} bytes (this collection has "
@@ -291,16 +291,24 @@ def _string_ids(data: Any, subject: str) -> npt.NDArray[Any]:
     return array
 
 
+def _utf8_length(text: str) -> int:
+    """Bytes of UTF-8, 0 for text that has none (lone surrogates)."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        return 0
+
+
 def _as_table(data: Any, schema: Schema) -> pa.Table:
     import pyarrow as pa
 
     try:
+        if type(data).__module__.partition(".")[0] == "pandas":  # its stream carries the index
+            return pa.Table.from_pandas(data, preserve_index=False)
         if hasattr(data, "__arrow_c_stream__"):
             return pa.table(data)
         if hasattr(data, "__arrow_c_array__"):
             return pa.table(pa.record_batch(data))
-        if type(data).__module__.partition(".")[0] == "pandas":
-            return pa.Table.from_pandas(data, preserve_index=False)
         if isinstance(data, Mapping):
             return _from_columns(data, schema)
         if isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
@@ -334,6 +342,8 @@ def _pivot(records: Sequence[Any]) -> dict[str, list[Any]]:
 def _from_columns(columns: Mapping[Any, Any], schema: Schema, of_records: bool = False) -> pa.Table:
     import pyarrow as pa
 
+    for name in columns:
+        check_name(name)
     if schema.columns is not None:
         _refuse_unknown(list(columns), schema.columns)
     arrays: dict[str, Any] = {}
@@ -344,10 +354,7 @@ def _from_columns(columns: Mapping[Any, Any], schema: Schema, of_records: bool =
                          got=f"{values!r:.100}", fix=f"for one row pass {{{name!r}: [value]}}")
             )  # fmt: skip
         field = None if schema.columns is None else schema.columns.field(name)
-        if field is not None and isinstance(values, list):
-            arrays[name] = _typed(values, field)
-        else:
-            arrays[name] = pa.array(values, from_pandas=True)
+        arrays[name] = _inferred(name, values, field)
     lengths = {name: len(values) for name, values in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise SchemaError(
@@ -357,14 +364,22 @@ def _from_columns(columns: Mapping[Any, Any], schema: Schema, of_records: bool =
     return pa.table(arrays)
 
 
-def _typed(values: list[Any], field: pa.Field[Any]) -> Any:
-    """Python values as an array of the column's type; text is never parsed into numbers."""
+def _inferred(name: str, values: Any, field: pa.Field[Any] | None) -> Any:
+    """Values as an Arrow array of the type that they have; `_cast` then changes it where nothing
+    is lost. (Converting straight to the column's type would cut 1.5 to 1 and split text.)"""
     import pyarrow as pa
 
     try:
-        return pa.array(values, field.type)
-    except (pa.ArrowException, OverflowError, TypeError, ValueError):
-        return pa.array(values)  # _cast converts it where no value changes, or refuses
+        try:
+            return pa.array(values, from_pandas=True)
+        except OverflowError:  # beyond int64: only a uint64 column can take it
+            return pa.array(values, None if field is None else field.type)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        raise SchemaError(
+            describe(f"metadata column {name!r}",
+                     expected="values of one Arrow type" if field is None else str(field.type),
+                     got=str(error)[:200], fix="give every row of the column the same type")
+        ) from None  # fmt: skip
 
 
 def _refuse_unknown(names: list[Any], columns: pa.Schema) -> None:
