@@ -24,6 +24,7 @@ LAYERS = [
     {"query"},
     {"hits", "vectors", "progress"},
     {"collection", "card"},
+    {"interop"},
     {"__init__"},
     {"__main__", "cli"},
 ]

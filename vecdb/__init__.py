@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         VersionError,
     )
     from vecdb.hits import BatchHits, Hits
+    from vecdb.interop import from_hnswlib
     from vecdb.kernels import warmup
     from vecdb.query.expr import col
     from vecdb.query.plan import Plan
@@ -85,6 +86,7 @@ _HOME = {
         "VersionError",
     ),
     "vecdb.hits": ("BatchHits", "Hits"),
+    "vecdb.interop": ("from_hnswlib",),
     "vecdb.kernels": ("warmup",),
     "vecdb.query.expr": ("col",),
     "vecdb.query.plan": ("Plan",),
@@ -116,6 +118,7 @@ __all__ = [
     "VersionError",
     "col",
     "create",
+    "from_hnswlib",
     "open",
     "warmup",
 ]

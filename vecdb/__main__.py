@@ -102,16 +102,13 @@ def _export(args: argparse.Namespace) -> int:
     if target.exists():
         raise vecdb.ExistsError(f"{target} exists already. Fix: choose another file name")
     with vecdb.open(args.path) as col:
-        rows = 0
-        writer = None
-        for batch in col.batches():
-            if writer is None:
-                writer = pq.ParquetWriter(target, batch.schema)
-            writer.write_batch(batch)
-            rows += batch.num_rows
-        if writer is not None:
-            writer.close()
-    _show(args, {"rows": rows, "bytes": target.stat().st_size})
+        batches = col.batches()
+        first = next(batches)
+        with pq.ParquetWriter(target, first.schema) as writer:
+            writer.write_batch(first)
+            for batch in batches:
+                writer.write_batch(batch)
+        _show(args, {"rows": len(col), "bytes": target.stat().st_size})
     return 0
 
 

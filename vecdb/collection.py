@@ -7,7 +7,7 @@ into :class:`~vecdb.hits.Hits` and Arrow tables. It holds no data and no locks o
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -17,7 +17,15 @@ from vecdb import kernels
 from vecdb.errors import ArgumentError, NotFoundError, describe
 from vecdb.hits import BatchHits, Hits
 from vecdb.query import execute, filters, gather
-from vecdb.schema import Hnsw, IdType, Metric, Schema, VectorType, columns_from
+from vecdb.schema import (
+    Hnsw,
+    IdType,
+    Metric,
+    Schema,
+    VectorType,
+    check_choice,
+    columns_from,
+)
 from vecdb.store import Snapshot, Store
 from vecdb.vectors import Vectors
 from vecdb.workers import Workers
@@ -90,6 +98,7 @@ def create(
         index=Hnsw() if index is None else index,
         columns=None if schema is None else columns_from(schema),
     )
+    check_choice("sync", sync, ("full", "os"))
     workers = Workers(threads)
     kernels.start_background()
     return Collection(
@@ -132,6 +141,8 @@ def open(  # noqa: A001 - the name is the point: vecdb.open
     CorruptionError, VersionError
         A file is damaged or missing, or was written by a newer vecdb.
     """
+    check_choice("mode", mode, ("r", "w"))
+    check_choice("verify", verify, ("fast", "full"))
     workers = Workers(threads)
     kernels.start_background()
     return Collection(Store.open(_path(path), mode, workers=workers, verify=verify), workers)
@@ -396,6 +407,30 @@ class Collection:
             else filters.allowed(where, snapshot)
         )
         return gather.page(snapshot, allowed, names, limit, offset)
+
+    def batches(
+        self, select: str | Sequence[str] | None = None, size: int = 16_384
+    ) -> Iterator[pa.RecordBatch]:
+        """All rows of this moment's state in batches of at most `size`, for export.
+
+        Parameters
+        ----------
+        select : list of str, optional
+            Metadata columns; all of them, and ``"vector"``, when left out.
+
+        Yields
+        ------
+        pyarrow.RecordBatch
+            Columns ``id`` and the selected ones; at least one batch, empty for an empty store.
+        """
+        snapshot = self._store.snapshot
+        names = gather.columns_of(select, snapshot.schema, [*_metadata(snapshot), "vector"])
+        live = [part.live for part in snapshot.parts]
+        for start in range(0, max(snapshot.rows, 1), gather.check_count("size", size, low=1)):
+            table = gather.page(snapshot, live, names, size, start)
+            yield from table.combine_chunks().to_batches() or [
+                gather.empty_table(snapshot.schema, names).to_batches()[0]
+            ]
 
     @property
     def vectors(self) -> Vectors:

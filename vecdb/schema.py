@@ -64,7 +64,7 @@ class Hnsw:
         _check_int("M", self.M, 4, 64)
         _check_int("ef_construction", self.ef_construction, 8, 4096)
         _check_int("seed", self.seed, 0, 2**63 - 1)
-        _check_choice("codes", self.codes, ("auto", "1bit", "2bit", "4bit", "int8", "none"))
+        check_choice("codes", self.codes, ("auto", "1bit", "2bit", "4bit", "int8", "none"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +80,9 @@ class Schema:
 
     def __post_init__(self) -> None:
         _check_int("dim", self.dim, 1, MAX_DIM)
-        _check_choice("metric", self.metric, get_args(Metric))
-        _check_choice("ids", self.ids, get_args(IdType))
-        _check_choice("dtype", self.dtype, get_args(VectorType))
+        check_choice("metric", self.metric, get_args(Metric))
+        check_choice("ids", self.ids, get_args(IdType))
+        check_choice("dtype", self.dtype, get_args(VectorType))
         if not isinstance(self.index, Hnsw):
             raise ArgumentError(
                 describe("index", expected="vecdb.Hnsw(...)", got=repr(self.index),
@@ -272,7 +272,8 @@ def _check_int(name: str, value: object, low: int, high: int) -> None:
         )  # fmt: skip
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ArgumentError when a parameter is none of its choices."""
     if value not in choices:
         raise ArgumentError(
             describe(name, expected=" | ".join(map(repr, choices)), got=repr(value),

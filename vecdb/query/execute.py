@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vecdb import kernels
+from vecdb.errors import ArgumentError, describe
 from vecdb.query.plan import Plan
 
 if TYPE_CHECKING:
@@ -62,7 +63,14 @@ class _Work:
 
 def deadline(timeout: float | None) -> int:
     """The monotonic clock in ns at which a search of `timeout` seconds must end; 0 for never."""
-    return 0 if timeout is None else time.monotonic_ns() + max(1, int(timeout * 1e9))
+    if timeout is None:
+        return 0
+    if not isinstance(timeout, (int, float, np.number)) or not 0 <= timeout < 1e9:
+        raise ArgumentError(
+            describe("timeout", expected="seconds, 0 or more", got=repr(timeout),
+                     fix="pass timeout=0.05, or leave it out")
+        )  # fmt: skip
+    return time.monotonic_ns() + int(timeout * 1e9)
 
 
 def search(snapshot: Snapshot, request: Request, workers: Workers) -> Answer:
