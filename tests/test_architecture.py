@@ -14,7 +14,7 @@ PACKAGE = Path(vecdb.__file__).parent
 LAYERS = [
     {"errors"},
     {"schema"},
-    {"batch"},
+    {"batch", "metadata"},
     {"workers"},
     {"kernels"},
     {"quant"},

@@ -260,9 +260,7 @@ def test_a_reader_sees_one_state_until_it_refreshes(path: Path, col: vecdb.Colle
             reader.delete(ids=[1])
 
 
-def test_a_second_writer_is_refused_with_the_holders_pid(
-    path: Path, col: vecdb.Collection
-) -> None:
+def test_a_second_writer_is_refused_with_the_holders_pid(path: Path, col: vecdb.Collection) -> None:
     import os
 
     with pytest.raises(vecdb.LockedError, match=str(os.getpid())):
@@ -293,10 +291,18 @@ def test_a_closed_handle_refuses_every_call_and_closes_twice(col: vecdb.Collecti
     col.close()
     col.close()
     for call in (
-        lambda: col.add(rows_of(1)), lambda: col.search(rows_of(1)), lambda: len(col),
-        lambda: col.get([1]), lambda: col.query(), lambda: col.delete(ids=[1]), col.flush,
-        col.optimize, col.stats, col.snapshot, lambda: col.vectors,
-    ):  # fmt: skip
+        lambda: col.add(rows_of(1)),
+        lambda: col.search(rows_of(1)),
+        lambda: len(col),
+        lambda: col.get([1]),
+        col.query,
+        lambda: col.delete(ids=[1]),
+        col.flush,
+        col.optimize,
+        col.stats,
+        col.snapshot,
+        lambda: col.vectors,
+    ):
         with pytest.raises(vecdb.ClosedError):
             call()
     assert col.state == "closed"

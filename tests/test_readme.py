@@ -17,9 +17,12 @@ def blocks(language: str) -> list[str]:
 def test_the_python_snippets_run_in_order(tmp_path: Path) -> None:
     script = "\n".join(blocks("python"))
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script], cwd=tmp_path, capture_output=True, text=True,
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert "strategy=" in done.stdout
 

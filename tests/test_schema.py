@@ -12,10 +12,20 @@ from vecdb.errors import ArgumentError, SchemaError
 from vecdb.schema import Hnsw, Schema, columns_from, type_from_name, type_name
 
 NAMES = [
-    "bool", "int8", "int64", "uint32", "float32", "float64", "string", "binary",
-    "timestamp[s]", "timestamp[us, tz=UTC]", "timestamp[ns, tz=Europe/Paris]",
-    "list<string>", "list<int64>",
-]  # fmt: skip
+    "bool",
+    "int8",
+    "int64",
+    "uint32",
+    "float32",
+    "float64",
+    "string",
+    "binary",
+    "timestamp[s]",
+    "timestamp[us, tz=UTC]",
+    "timestamp[ns, tz=Europe/Paris]",
+    "list<string>",
+    "list<int64>",
+]
 
 
 @given(st.lists(st.sampled_from(NAMES), max_size=8), st.sampled_from(["cosine", "l2", "ip"]))
@@ -72,10 +82,16 @@ def test_a_column_stands_once() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"dim": 0}, {"dim": 1.5}, {"dim": True}, {"dim": 10**9}, {"metric": "dot"},
-        {"ids": "uuid"}, {"dtype": "int8"}, {"index": "hnsw"},
+        {"dim": 0},
+        {"dim": 1.5},
+        {"dim": True},
+        {"dim": 10**9},
+        {"metric": "dot"},
+        {"ids": "uuid"},
+        {"dtype": "int8"},
+        {"index": "hnsw"},
     ],
-)  # fmt: skip
+)
 def test_a_parameter_out_of_range_is_refused_by_name(wrong: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError, match=next(iter(wrong))):
         Schema(**{"dim": 4, **wrong})

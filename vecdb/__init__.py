@@ -12,7 +12,7 @@ The architecture, in the order of the data's path. A module imports only from wh
 in this list::
 
     errors      every error, one message form
-    schema      what a collection holds; batch: user input, checked
+    schema      what a collection holds; batch, metadata: user input, checked
     workers     the fixed thread pool
     kernels     numba leaves: distances, scans, prefetch, heaps, visited sets; a gate that loads
                 them in the background while NumPy answers

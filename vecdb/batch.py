@@ -1,25 +1,32 @@
-"""User input made into a :class:`Batch`: checked ids, vectors and metadata, ready to be stored.
+"""User input made into a :class:`Batch`: checked ids and vectors (metadata has a module of its own).
 
-Everything that can be wrong with input is found here, before a byte is written. Nothing above
-this module looks at user types; nothing below it sees anything but NumPy and Arrow.
+Everything that can be wrong with input is found here, before a byte is written: the layers below
+see nothing but NumPy and Arrow.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vecdb.errors import DimensionError, DuplicateIdError, SchemaError, describe
-from vecdb.schema import Schema, check_name, columns_from
+from vecdb.schema import Schema
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-__all__ = ["Batch", "as_ids", "as_metadata", "as_queries", "as_vectors"]
+__all__ = [
+    "Batch",
+    "as_ids",
+    "as_queries",
+    "as_vectors",
+    "refuse_duplicates",
+    "refuse_unmatched",
+]
 
 MAX_STRING_ID = 65_535  # bytes of UTF-8
 _SHOWN = 5  # offenders named in a message
@@ -62,14 +69,22 @@ def as_vectors(data: Any, schema: Schema) -> npt.NDArray[Any]:
         array = array.reshape(0, schema.dim)
     if array.ndim != 2:
         raise DimensionError(
-            describe("vectors", expected=f"shape (n, {schema.dim})", got=f"shape {array.shape}",
-                     fix="pass one row per vector; for a single vector use vector[None, :]")
-        )  # fmt: skip
+            describe(
+                "vectors",
+                expected=f"shape (n, {schema.dim})",
+                got=f"shape {array.shape}",
+                fix="pass one row per vector; for a single vector use vector[None, :]",
+            )
+        )
     if array.shape[1] != schema.dim:
         raise DimensionError(
-            describe("vectors", expected=f"dim {schema.dim}", got=f"dim {array.shape[1]}",
-                     fix="embed with the model that this collection was created for")
-        )  # fmt: skip
+            describe(
+                "vectors",
+                expected=f"dim {schema.dim}",
+                got=f"dim {array.shape[1]}",
+                fix="embed with the model that this collection was created for",
+            )
+        )
     with np.errstate(over="ignore"):
         stored = np.ascontiguousarray(array, dtype=schema.dtype)
     refuse_unusable_rows(stored, schema, "vectors")
@@ -91,10 +106,13 @@ def as_queries(data: Any, schema: Schema) -> tuple[npt.NDArray[np.float32], bool
     array = _float_array(data, "query")
     if array.ndim not in (1, 2) or array.shape[-1] != schema.dim:
         raise DimensionError(
-            describe("query", expected=f"shape ({schema.dim},) or (n, {schema.dim})",
-                     got=f"shape {array.shape}",
-                     fix="embed the query with the model that made the stored vectors")
-        )  # fmt: skip
+            describe(
+                "query",
+                expected=f"shape ({schema.dim},) or (n, {schema.dim})",
+                got=f"shape {array.shape}",
+                fix="embed the query with the model that made the stored vectors",
+            )
+        )
     single = array.ndim == 1
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(array.reshape(-1, schema.dim), dtype=np.float32)
@@ -119,24 +137,34 @@ def as_ids(data: Any, schema: Schema, subject: str = "ids") -> npt.NDArray[Any]:
         array = array[None]
     if array.ndim != 1:
         raise SchemaError(
-            describe(subject, expected="one dimension", got=f"shape {array.shape}",
-                     fix="pass a flat list or array of ids")
-        )  # fmt: skip
+            describe(
+                subject,
+                expected="one dimension",
+                got=f"shape {array.shape}",
+                fix="pass a flat list or array of ids",
+            )
+        )
     if array.size == 0:
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
         raise SchemaError(
-            describe(subject, expected="integers (this collection has ids='int64')",
-                     got=f"{array.dtype} such as {array[0]!r}",
-                     fix="pass integers, or create the collection with ids='string'")
-        )  # fmt: skip
+            describe(
+                subject,
+                expected="integers (this collection has ids='int64')",
+                got=f"{array.dtype} such as {array[0]!r}",
+                fix="pass integers, or create the collection with ids='string'",
+            )
+        )
     bad = array < 0 if array.dtype.kind == "i" else array > np.uint64(2**63 - 1)
     if bad.any():
         raise SchemaError(
-            describe(subject, expected="integers from 0 to 2**63 - 1",
-                     got=f"{array[bad][0]} at position {int(np.argmax(bad))}",
-                     fix="shift the ids or use ids='string'")
-        )  # fmt: skip
+            describe(
+                subject,
+                expected="integers from 0 to 2**63 - 1",
+                got=f"{array[bad][0]} at position {int(np.argmax(bad))}",
+                fix="shift the ids or use ids='string'",
+            )
+        )
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
@@ -144,9 +172,13 @@ def refuse_unmatched(ids: npt.NDArray[Any], rows: int) -> None:
     """Raise SchemaError when there is not one id for each row."""
     if len(ids) != rows:
         raise SchemaError(
-            describe("ids", expected=f"{rows} ids, one per vector", got=str(len(ids)),
-                     fix="pass as many ids as vectors")
-        )  # fmt: skip
+            describe(
+                "ids",
+                expected=f"{rows} ids, one per vector",
+                got=str(len(ids)),
+                fix="pass as many ids as vectors",
+            )
+        )
 
 
 def refuse_duplicates(ids: npt.NDArray[Any]) -> None:
@@ -157,50 +189,13 @@ def refuse_duplicates(ids: npt.NDArray[Any]) -> None:
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(repeated):
         raise DuplicateIdError(
-            describe("ids", expected="each id once in a batch", got=_some(repeated),
-                     fix="drop the repeated rows before adding")
-        )  # fmt: skip
-
-
-def as_metadata(data: Any, rows: int, schema: Schema) -> tuple[pa.RecordBatch | None, Schema]:
-    """Metadata as one record batch in the schema's order, and the schema it belongs to.
-
-    A collection without a schema takes its columns from the first metadata that arrives. A column
-    that is left out is null in these rows.
-
-    Parameters
-    ----------
-    data : Arrow table or batch, pandas or polars frame, dict of columns, list of dicts, or None
-        Anything with the Arrow C stream interface is taken without a copy where types agree.
-
-    Raises
-    ------
-    SchemaError
-        Wrong number of rows, an unknown column, a value of the wrong type.
-    """
-    import pyarrow as pa
-
-    if data is None:
-        return (None if schema.columns is None else _nulls(rows, schema.columns)), schema
-    table = _as_table(data, schema)
-    if table.num_rows != rows and not (table.num_columns == 0 and rows == 0):
-        raise SchemaError(
-            describe("metadata", expected=f"{rows} rows, as many as vectors",
-                     got=f"{table.num_rows}", fix="pass one metadata row per vector")
-        )  # fmt: skip
-    if schema.columns is None:
-        if not table.num_columns:
-            return None, schema
-        schema = dataclasses.replace(schema, columns=columns_from(table.schema))
-    columns = schema.columns
-    assert columns is not None
-    _refuse_unknown(table.column_names, columns)
-    arrays = [
-        _cast(table.column(field.name), field) if field.name in table.column_names
-        else pa.nulls(rows, field.type)
-        for field in columns
-    ]  # fmt: skip
-    return pa.RecordBatch.from_arrays(arrays, schema=columns), schema
+            describe(
+                "ids",
+                expected="each id once in a batch",
+                got=_some(repeated),
+                fix="drop the repeated rows before adding",
+            )
+        )
 
 
 def refuse_unusable_rows(rows: npt.NDArray[Any], schema: Schema, subject: str) -> None:
@@ -212,19 +207,25 @@ def refuse_unusable_rows(rows: npt.NDArray[Any], schema: Schema, subject: str) -
     bad = suspects[~np.isfinite(rows[suspects]).all(axis=1)]
     if len(bad):
         raise SchemaError(
-            describe(subject, expected=f"finite {rows.dtype} numbers",
-                     got=f"NaN or Inf in row {_some(bad)}",
-                     fix="drop these rows, or look for overflow in the model that made them")
-        )  # fmt: skip
+            describe(
+                subject,
+                expected=f"finite {rows.dtype} numbers",
+                got=f"NaN or Inf in row {_some(bad)}",
+                fix="drop these rows, or look for overflow in the model that made them",
+            )
+        )
     if schema.metric == "cosine":
         tiny = np.flatnonzero(squared == 0)
         zero = tiny[~rows[tiny].any(axis=1)]
         if len(zero):
             raise SchemaError(
-                describe(subject, expected="rows with a direction (metric is cosine)",
-                         got=f"all zeros in row {_some(zero)}",
-                         fix="drop these rows, or use metric='l2'")
-            )  # fmt: skip
+                describe(
+                    subject,
+                    expected="rows with a direction (metric is cosine)",
+                    got=f"all zeros in row {_some(zero)}",
+                    fix="drop these rows, or use metric='l2'",
+                )
+            )
 
 
 def _float_array(data: Any, subject: str) -> npt.NDArray[Any]:
@@ -234,9 +235,13 @@ def _float_array(data: Any, subject: str) -> npt.NDArray[Any]:
         array = np.asarray(data)
     except (ValueError, TypeError) as error:
         raise DimensionError(
-            describe(subject, expected="rows of equal length", got=str(error)[:200],
-                     fix="pass one numpy array of shape (n, dim)")
-        ) from None  # fmt: skip
+            describe(
+                subject,
+                expected="rows of equal length",
+                got=str(error)[:200],
+                fix="pass one numpy array of shape (n, dim)",
+            )
+        ) from None
     if array.size == 0 and array.dtype == object:
         array = array.astype(np.float32)
     listed_ints = isinstance(data, Sequence) and array.dtype.kind in "iu"
@@ -244,9 +249,13 @@ def _float_array(data: Any, subject: str) -> npt.NDArray[Any]:
         array = array.astype(np.float32)
     if array.dtype not in (np.float16, np.float32, np.float64):
         raise SchemaError(
-            describe(subject, expected="float32, float64 or float16", got=f"dtype {array.dtype}",
-                     fix=f"convert: {subject}.astype('float32')")
-        )  # fmt: skip
+            describe(
+                subject,
+                expected="float32, float64 or float16",
+                got=f"dtype {array.dtype}",
+                fix=f"convert: {subject}.astype('float32')",
+            )
+        )
     return array
 
 
@@ -267,10 +276,13 @@ def _from_arrow(data: Any, subject: str) -> Any:
         elif pa.types.is_floating(data.type):
             return data.to_numpy(zero_copy_only=False)
     raise SchemaError(
-        describe(subject, expected="an Arrow FixedSizeList of floats without nulls",
-                 got=str(getattr(data, "type", type(data).__name__)),
-                 fix="cast the column: column.cast(pa.list_(pa.float32(), dim))")
-    )  # fmt: skip
+        describe(
+            subject,
+            expected="an Arrow FixedSizeList of floats without nulls",
+            got=str(getattr(data, "type", type(data).__name__)),
+            fix="cast the column: column.cast(pa.list_(pa.float32(), dim))",
+        )
+    )
 
 
 def _string_ids(data: Any, subject: str) -> npt.NDArray[Any]:
@@ -280,12 +292,14 @@ def _string_ids(data: Any, subject: str) -> npt.NDArray[Any]:
     for position, value in enumerate(values):
         if not isinstance(value, str) or not 0 < _utf8_length(value) <= MAX_STRING_ID:
             raise SchemaError(
-                describe(subject,
-                         expected=f"text of 1 to {MAX_STRING_ID} bytes (this collection has "
-                         "ids='string')",
-                         got=f"{value!r:.100} at position {position}",
-                         fix="convert the ids with str(), or create with ids='int64'")
-            )  # fmt: skip
+                describe(
+                    subject,
+                    expected=f"text of 1 to {MAX_STRING_ID} bytes (this collection has "
+                    "ids='string')",
+                    got=f"{value!r:.100} at position {position}",
+                    fix="convert the ids with str(), or create with ids='int64'",
+                )
+            )
     array = np.empty(len(values), dtype=object)
     array[:] = [str(value) for value in values]
     return array
@@ -297,130 +311,6 @@ def _utf8_length(text: str) -> int:
         return len(text.encode())
     except UnicodeEncodeError:
         return 0
-
-
-def _as_table(data: Any, schema: Schema) -> pa.Table:
-    import pyarrow as pa
-
-    try:
-        if type(data).__module__.partition(".")[0] == "pandas":  # its stream carries the index
-            return pa.Table.from_pandas(data, preserve_index=False)
-        if hasattr(data, "__arrow_c_stream__"):
-            return pa.table(data)
-        if hasattr(data, "__arrow_c_array__"):
-            return pa.table(pa.record_batch(data))
-        if isinstance(data, Mapping):
-            return _from_columns(data, schema)
-        if isinstance(data, Sequence) and not isinstance(data, (str, bytes)):
-            return _from_columns(_pivot(data), schema, of_records=True)
-    except (pa.ArrowException, OverflowError) as error:
-        raise SchemaError(
-            describe("metadata", expected="columns of one Arrow type each", got=str(error)[:300],
-                     fix="give every row of a column the same type")
-        ) from None  # fmt: skip
-    raise SchemaError(
-        describe("metadata",
-                 expected="an Arrow table, a data frame, a dict of columns or a list of dicts",
-                 got=type(data).__name__, fix="for one row pass [{'year': 2024}]")
-    )  # fmt: skip
-
-
-def _pivot(records: Sequence[Any]) -> dict[str, list[Any]]:
-    """Columns of a list of dicts, in order of first appearance; a missing key is None."""
-    names: dict[Any, None] = {}
-    for position, record in enumerate(records):
-        if not isinstance(record, Mapping):
-            raise SchemaError(
-                describe("metadata", expected="a dict per row",
-                         got=f"{type(record).__name__} at position {position}",
-                         fix="pass [{'year': 2024}, ...]")
-            )  # fmt: skip
-        names.update(dict.fromkeys(record))
-    return {name: [record.get(name) for record in records] for name in names}
-
-
-def _from_columns(columns: Mapping[Any, Any], schema: Schema, of_records: bool = False) -> pa.Table:
-    import pyarrow as pa
-
-    for name in columns:
-        check_name(name)
-    if schema.columns is not None:
-        _refuse_unknown(list(columns), schema.columns)
-    arrays: dict[str, Any] = {}
-    for name, values in columns.items():
-        if not of_records and (isinstance(values, (str, bytes)) or not hasattr(values, "__len__")):
-            raise SchemaError(
-                describe(f"metadata column {name!r}", expected="a list or array of values",
-                         got=f"{values!r:.100}", fix=f"for one row pass {{{name!r}: [value]}}")
-            )  # fmt: skip
-        field = None if schema.columns is None else schema.columns.field(name)
-        arrays[name] = _inferred(name, values, field)
-    lengths = {name: len(values) for name, values in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        raise SchemaError(
-            describe("metadata", expected="columns of equal length", got=str(lengths)[:300],
-                     fix="give each column one value per vector")
-        )  # fmt: skip
-    return pa.table(arrays)
-
-
-def _inferred(name: str, values: Any, field: pa.Field[Any] | None) -> Any:
-    """Values as an Arrow array of the type that they have; `_cast` then changes it where nothing
-    is lost. (Converting straight to the column's type would cut 1.5 to 1 and split text.)"""
-    import pyarrow as pa
-
-    try:
-        try:
-            return pa.array(values, from_pandas=True)
-        except OverflowError:  # beyond int64: only a uint64 column can take it
-            return pa.array(values, None if field is None else field.type)
-    except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-        raise SchemaError(
-            describe(f"metadata column {name!r}",
-                     expected="values of one Arrow type" if field is None else str(field.type),
-                     got=str(error)[:200], fix="give every row of the column the same type")
-        ) from None  # fmt: skip
-
-
-def _refuse_unknown(names: list[Any], columns: pa.Schema) -> None:
-    import difflib
-
-    for name in names:
-        if name not in columns.names:
-            near = difflib.get_close_matches(str(name), columns.names, 1)
-            hint = f"did you mean {near[0]!r}? Otherwise " if near else ""
-            raise SchemaError(
-                describe("metadata", expected=f"columns {', '.join(columns.names)}"[:300],
-                         got=f"{name!r}", fix=f"{hint}add it first: col.add_columns({{...}})")
-            )  # fmt: skip
-
-
-def _cast(column: pa.ChunkedArray[Any], field: pa.Field[Any]) -> pa.Array[Any]:
-    import pyarrow as pa
-
-    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    if array.type == field.type:
-        return array
-    from_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
-    to_text = pa.types.is_string(field.type)
-    try:
-        if array.null_count < len(array) and (
-            (to_text and columns_from({"x": array.type}).field(0).type != field.type)
-            or (from_text and not (to_text or pa.types.is_timestamp(field.type)))
-        ):
-            raise pa.ArrowInvalid(f"{array.type} values")
-        return array.cast(field.type)
-    except (pa.ArrowException, SchemaError) as error:
-        raise SchemaError(
-            describe(f"metadata column {field.name!r}", expected=f"{field.type}",
-                     got=f"{array.type} ({str(error)[:200]})", fix="convert the values first")
-        ) from None  # fmt: skip
-
-
-def _nulls(rows: int, columns: pa.Schema) -> pa.RecordBatch:
-    import pyarrow as pa
-
-    return pa.RecordBatch.from_arrays([pa.nulls(rows, f.type) for f in columns], schema=columns)
 
 
 def _some(values: npt.NDArray[Any]) -> str:

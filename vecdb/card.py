@@ -28,7 +28,7 @@ def html_card(collection: Collection) -> str:
     stats = collection.stats()
     facts = {
         "rows": f"{stats['rows']:,}",
-        "dim": f"{collection.dim} × {stats['dtype']}",
+        "dim": f"{collection.dim} x {stats['dtype']}",
         "metric": collection.metric,
         "segments": f"{stats['segments']}",
         "in memory": f"{stats['memtable_rows']:,} rows",

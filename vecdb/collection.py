@@ -16,6 +16,7 @@ from vecdb import batch as _batch
 from vecdb import kernels
 from vecdb.errors import ArgumentError, NotFoundError, describe
 from vecdb.hits import BatchHits, Hits
+from vecdb.metadata import as_metadata
 from vecdb.query import execute, filters, gather
 from vecdb.schema import (
     Hnsw,
@@ -205,9 +206,13 @@ class Collection:
         """
         if ids is None:
             raise ArgumentError(
-                describe("ids", expected="the ids of the rows to replace or add", got="None",
-                         fix="pass ids=, or use add()")
-            )  # fmt: skip
+                describe(
+                    "ids",
+                    expected="the ids of the rows to replace or add",
+                    got="None",
+                    fix="pass ids=, or use add()",
+                )
+            )
         return self._write(vectors, ids, metadata, replace=True, progress=False)
 
     def delete(self, ids: Any = None, where: Any = None) -> int:
@@ -227,10 +232,13 @@ class Collection:
         """
         if (ids is None) == (where is None):
             raise ArgumentError(
-                describe("delete", expected="either ids= or where=",
-                         got="both" if ids is not None else "neither",
-                         fix='pass ids=[...], or where="year < 2000"')
-            )  # fmt: skip
+                describe(
+                    "delete",
+                    expected="either ids= or where=",
+                    got="both" if ids is not None else "neither",
+                    fix='pass ids=[...], or where="year < 2000"',
+                )
+            )
         self._store.check_writable()
         if ids is None:
             snapshot = self._store.snapshot
@@ -362,11 +370,14 @@ class Collection:
         missing = wanted[parts < 0]
         if len(missing):
             raise NotFoundError(
-                describe("ids", expected="ids of this collection",
-                         got=", ".join(repr(i) for i in missing[:5].tolist())
-                         + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),
-                         fix="look for it with query(where=...), or refresh() a reader")
-            )  # fmt: skip
+                describe(
+                    "ids",
+                    expected="ids of this collection",
+                    got=", ".join(repr(i) for i in missing[:5].tolist())
+                    + (f" and {len(missing) - 5} more" if len(missing) > 5 else ""),
+                    fix="look for it with query(where=...), or refresh() a reader",
+                )
+            )
         names = gather.columns_of(select, snapshot.schema, _metadata(snapshot))
         if vectors and "vector" not in names:
             names.append("vector")
@@ -547,13 +558,17 @@ class Collection:
         given = None if ids is None else _batch.as_ids(ids, store.schema)
         if given is None and store.schema.ids == "string":
             raise ArgumentError(
-                describe("ids", expected="one text id per row (ids='string')", got="None",
-                         fix="pass ids=[...], or create the collection with ids='int64'")
-            )  # fmt: skip
+                describe(
+                    "ids",
+                    expected="one text id per row (ids='string')",
+                    got="None",
+                    fix="pass ids=[...], or create the collection with ids='int64'",
+                )
+            )
         if given is not None:
             _batch.refuse_unmatched(given, len(rows))
             _batch.refuse_duplicates(given)
-        columns, schema = _batch.as_metadata(metadata, len(rows), store.schema)
+        columns, schema = as_metadata(metadata, len(rows), store.schema)
         with bar(progress, "add") as report:
             batch = _batch.Batch(given, rows, columns)
             return store.append(batch, replace=replace, schema=schema, progress=report)
@@ -572,9 +587,7 @@ def _hits(snapshot: Snapshot, answer: execute.Answer, names: list[str]) -> Hits:
     )
 
 
-def _batch_hits(
-    snapshot: Snapshot, answer: execute.Answer, names: list[str], k: int
-) -> BatchHits:
+def _batch_hits(snapshot: Snapshot, answer: execute.Answer, names: list[str], k: int) -> BatchHits:
     found = answer.rows >= 0
     parts, rows = answer.parts[found], answer.rows[found]
     pad: Any = None if snapshot.schema.ids == "string" else -1

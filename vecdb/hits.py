@@ -70,9 +70,9 @@ class _Answer:
 
     def to_polars(self) -> Any:
         """As :meth:`to_arrow`, as a polars DataFrame (polars must be installed)."""
-        import polars
+        import polars as pl
 
-        return polars.from_arrow(self.to_arrow())
+        return pl.from_arrow(self.to_arrow())
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self.to_arrow().__arrow_c_stream__(requested_schema)

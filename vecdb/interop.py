@@ -65,14 +65,22 @@ def _load(source: str | os.PathLike[str], dim: int | None, metric: Metric | None
         import hnswlib
     except ImportError:
         raise ArgumentError(
-            describe("from_hnswlib", expected="hnswlib to be installed", got="no hnswlib",
-                     fix="pip install 'vecdb[hnswlib]'")
-        ) from None  # fmt: skip
+            describe(
+                "from_hnswlib",
+                expected="hnswlib to be installed",
+                got="no hnswlib",
+                fix="pip install 'vecdb[hnswlib]'",
+            )
+        ) from None
     if dim is None or metric is None:
         raise ArgumentError(
-            describe("from_hnswlib", expected="dim= and metric= (the file records neither)",
-                     got=f"dim={dim}, metric={metric}", fix="pass both as the index was made")
-        )  # fmt: skip
+            describe(
+                "from_hnswlib",
+                expected="dim= and metric= (the file records neither)",
+                got=f"dim={dim}, metric={metric}",
+                fix="pass both as the index was made",
+            )
+        )
     if not os.path.isfile(source):  # noqa: PTH113 - takes any path-like
         raise NotFoundError(f"{os.fspath(source)!r}: no such file. Fix: pass an hnswlib index file")
     index = hnswlib.Index(space=metric, dim=dim)
@@ -80,7 +88,11 @@ def _load(source: str | os.PathLike[str], dim: int | None, metric: Metric | None
         index.load_index(os.fspath(source))
     except RuntimeError as error:
         raise ArgumentError(
-            describe("from_hnswlib", expected=f"an hnswlib index of dim {dim}", got=str(error),
-                     fix="check the file and dim")
-        ) from None  # fmt: skip
+            describe(
+                "from_hnswlib",
+                expected=f"an hnswlib index of dim {dim}",
+                got=str(error),
+                fix="check the file and dim",
+            )
+        ) from None
     return index

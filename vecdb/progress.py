@@ -22,9 +22,13 @@ def bar(shown: bool, title: str) -> Iterator[Report | None]:
         from tqdm.auto import tqdm
     except ImportError:
         raise ArgumentError(
-            describe("progress", expected="tqdm to be installed for progress=True", got="no tqdm",
-                     fix="pip install 'vecdb[progress]', or leave progress out")
-        ) from None  # fmt: skip
+            describe(
+                "progress",
+                expected="tqdm to be installed for progress=True",
+                got="no tqdm",
+                fix="pip install 'vecdb[progress]', or leave progress out",
+            )
+        ) from None
     with tqdm(desc=title, unit="row", unit_scale=True) as shown_bar:
 
         def report(done: int, total: int) -> None:

@@ -26,9 +26,8 @@ MAX_DIM = 65_536
 MAX_COLUMNS = 4_096
 MAX_NAME = 255
 RESERVED = frozenset({"id", "vector", "distance", "score", "query"})
-_SIMPLE = (
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 string binary"
-).split()
+_INTS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_SIMPLE = ("bool", *_INTS, "float32", "float64", "string", "binary")
 _PYTHON = {bool: "bool", int: "int64", float: "float64", str: "string", bytes: "binary"}
 _TIMESTAMP = re.compile(r"timestamp\[(s|ms|us|ns)(?:, tz=([\w+\-:/]{1,64}))?\]")
 _LIST = re.compile(r"list<(?:(?:item|element): )?(\w+)>")
@@ -85,9 +84,13 @@ class Schema:
         check_choice("dtype", self.dtype, get_args(VectorType))
         if not isinstance(self.index, Hnsw):
             raise ArgumentError(
-                describe("index", expected="vecdb.Hnsw(...)", got=repr(self.index),
-                         fix="pass index=vecdb.Hnsw(M=16)")
-            )  # fmt: skip
+                describe(
+                    "index",
+                    expected="vecdb.Hnsw(...)",
+                    got=repr(self.index),
+                    fix="pass index=vecdb.Hnsw(M=16)",
+                )
+            )
         if self.columns is not None:
             _check_columns(self.columns)
 
@@ -100,10 +103,13 @@ class Schema:
         for field in added:
             if field.name in known:
                 raise SchemaError(
-                    describe(f"column {field.name!r}", expected="a new name",
-                             got="one that the collection has already",
-                             fix="leave it out or choose another name")
-                )  # fmt: skip
+                    describe(
+                        f"column {field.name!r}",
+                        expected="a new name",
+                        got="one that the collection has already",
+                        fix="leave it out or choose another name",
+                    )
+                )
         return dataclasses.replace(self, columns=pa.schema([*old, *added]))
 
     def to_json(self) -> dict[str, Any]:
@@ -157,9 +163,13 @@ def columns_from(spec: Any) -> pa.Schema:
         fields = [(name, kind) for name, kind in pairs]
     except (TypeError, ValueError):
         raise SchemaError(
-            describe("schema", expected="a pyarrow.Schema or {name: type}", got=repr(spec),
-                     fix='pass schema={"year": "int64", "lang": "string"}')
-        ) from None  # fmt: skip
+            describe(
+                "schema",
+                expected="a pyarrow.Schema or {name: type}",
+                got=repr(spec),
+                fix='pass schema={"year": "int64", "lang": "string"}',
+            )
+        ) from None
     for name, _ in fields:
         check_name(name)
     columns = pa.schema([pa.field(name, _storable(name, kind)) for name, kind in fields])
@@ -171,15 +181,22 @@ def check_name(name: object) -> None:
     """Refuse a column name that is reserved, empty, too long or not printable text."""
     if not isinstance(name, str) or not name or len(name) > MAX_NAME or not name.isprintable():
         raise SchemaError(
-            describe("column name", expected=f"printable text of 1 to {MAX_NAME} characters",
-                     got=repr(name)[:300], fix="rename the column")
-        )  # fmt: skip
+            describe(
+                "column name",
+                expected=f"printable text of 1 to {MAX_NAME} characters",
+                got=repr(name)[:300],
+                fix="rename the column",
+            )
+        )
     if name in RESERVED:
         raise SchemaError(
-            describe("column name", expected="a name that vecdb does not use itself",
-                     got=f"{name!r} (reserved: {', '.join(sorted(RESERVED))})",
-                     fix="rename the column")
-        )  # fmt: skip
+            describe(
+                "column name",
+                expected="a name that vecdb does not use itself",
+                got=f"{name!r} (reserved: {', '.join(sorted(RESERVED))})",
+                fix="rename the column",
+            )
+        )
 
 
 def type_name(kind: pa.DataType) -> str:
@@ -218,10 +235,13 @@ def _storable(name: str, kind: Any) -> pa.DataType:
         found = _plain(kind)
     if found is None:
         raise SchemaError(
-            describe(f"column {name!r}",
-                     expected="bool, an int or float type, string, binary, timestamp, or a list",
-                     got=f"type {kind}", fix="convert the column or leave it out")
-        )  # fmt: skip
+            describe(
+                f"column {name!r}",
+                expected="bool, an int or float type, string, binary, timestamp, or a list",
+                got=f"type {kind}",
+                fix="convert the column or leave it out",
+            )
+        )
     return found
 
 
@@ -231,51 +251,66 @@ def _plain(kind: pa.DataType) -> pa.DataType | None:
     is_ = pa.types
     if is_.is_dictionary(kind):
         return _plain(kind.value_type)
-    if is_.is_large_string(kind) or is_.is_string_view(kind):
-        return pa.string()
-    if is_.is_large_binary(kind) or is_.is_binary_view(kind) or is_.is_fixed_size_binary(kind):
-        return pa.binary()
-    if is_.is_date(kind):
-        return pa.timestamp("s" if is_.is_date32(kind) else "ms")
-    if is_.is_float16(kind):
-        return pa.float32()
-    if is_.is_null(kind):
-        return pa.string()
     if is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind):
         inner = _plain(kind.value_type)
         return None if inner is None or is_.is_list(inner) else pa.list_(inner)
-    return type_from_name(type_name(kind))
+    forms = {
+        "string": is_.is_large_string(kind) or is_.is_string_view(kind) or is_.is_null(kind),
+        "binary": is_.is_large_binary(kind)
+        or is_.is_binary_view(kind)
+        or is_.is_fixed_size_binary(kind),
+        "timestamp[s]": is_.is_date32(kind),
+        "timestamp[ms]": is_.is_date64(kind),
+        "float32": is_.is_float16(kind),
+    }
+    return type_from_name(next((name for name, fits in forms.items() if fits), type_name(kind)))
 
 
 def _check_columns(columns: pa.Schema) -> None:
     if len(columns) > MAX_COLUMNS:
         raise SchemaError(
-            describe("schema", expected=f"at most {MAX_COLUMNS} columns", got=len(columns),
-                     fix="put rare fields into one text column")
-        )  # fmt: skip
+            describe(
+                "schema",
+                expected=f"at most {MAX_COLUMNS} columns",
+                got=len(columns),
+                fix="put rare fields into one text column",
+            )
+        )
     seen: set[str] = set()
     for field in columns:
         check_name(field.name)
         if field.name in seen:
             raise SchemaError(
-                describe("schema", expected="each column once", got=f"{field.name!r} twice",
-                         fix="rename one of them")
-            )  # fmt: skip
+                describe(
+                    "schema",
+                    expected="each column once",
+                    got=f"{field.name!r} twice",
+                    fix="rename one of them",
+                )
+            )
         seen.add(field.name)
 
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ArgumentError(
-            describe(name, expected=f"an integer from {low} to {high}", got=repr(value),
-                     fix="choose a value in that range")
-        )  # fmt: skip
+            describe(
+                name,
+                expected=f"an integer from {low} to {high}",
+                got=repr(value),
+                fix="choose a value in that range",
+            )
+        )
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise ArgumentError when a parameter is none of its choices."""
     if value not in choices:
         raise ArgumentError(
-            describe(name, expected=" | ".join(map(repr, choices)), got=repr(value),
-                     fix=f"pass {name}={choices[0]!r}")
-        )  # fmt: skip
+            describe(
+                name,
+                expected=" | ".join(map(repr, choices)),
+                got=repr(value),
+                fix=f"pass {name}={choices[0]!r}",
+            )
+        )

@@ -41,9 +41,13 @@ class Workers:
     def __init__(self, threads: int | None = None) -> None:
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise ArgumentError(
-                describe("threads", expected="an integer >= 1", got=repr(threads),
-                         fix="leave it out to use every core")
-            )  # fmt: skip
+                describe(
+                    "threads",
+                    expected="an integer >= 1",
+                    got=repr(threads),
+                    fix="leave it out to use every core",
+                )
+            )
         self.threads = threads or cores()
         self._lock = threading.Lock()
         self._closed = False
