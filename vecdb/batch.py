@@ -1,4 +1,4 @@
-"""User input made into a :class:`Batch`: checked ids and vectors (metadata has a module of its own).
+"""User input made into a :class:`Batch`: checked ids and vectors (metadata: its own module).
 
 Everything that can be wrong with input is found here, before a byte is written: the layers below
 see nothing but NumPy and Arrow.
