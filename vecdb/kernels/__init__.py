@@ -1,0 +1,156 @@
+"""The gate in front of numba: it decides when kernels are compiled and where they are cached.
+
+numba takes half a second to import and seconds to compile, so neither happens on ``import vecdb``.
+:func:`warmup` does both in the calling thread, :func:`start_background` in a daemon thread, and
+:func:`ready` says whether it is done; until then searches run on :mod:`vecdb.kernels.reference`.
+Nothing outside vecdb.kernels, vecdb.quant and vecdb.graph imports numba.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+__all__ = ["cpu_features", "ready", "start_background", "warmup"]
+
+_log = logging.getLogger("vecdb")
+_MODULES = ("vecdb.kernels.scan",)
+
+
+class _Gate:
+    """State of the warm-up in this process; a forked child begins with a fresh one.
+
+    A child forked while another thread compiles would inherit numba's compiler lock in the held
+    state, so it must not compile: it stays on the NumPy paths (`usable` is False).
+    """
+
+    def __init__(self, usable: bool = True) -> None:
+        self.lock = threading.Lock()
+        self.ready = False
+        self.usable = usable
+        self.compiling = False
+        self.thread: threading.Thread | None = None
+
+
+_gate = _Gate()
+
+
+def ready() -> bool:
+    """True when every kernel is compiled and can be called without waiting."""
+    return _gate.ready
+
+
+def warmup(wait: bool = True) -> float:
+    """Import numba and compile every kernel, or load it from the cache.
+
+    Parameters
+    ----------
+    wait : bool
+        False starts the work in the background and returns at once.
+
+    Returns
+    -------
+    float
+        Seconds that this call took; next to nothing when the kernels are ready.
+
+    Raises
+    ------
+    RuntimeError
+        In a process that was forked while its parent was compiling.
+    """
+    started = time.perf_counter()
+    if not wait:
+        start_background()
+    elif not _gate.ready:
+        _compile()
+    return time.perf_counter() - started
+
+
+def start_background() -> None:
+    """Compile in a daemon thread; does nothing when that was begun before."""
+    gate = _gate
+    with gate.lock:
+        if gate.ready or not gate.usable or gate.thread is not None:
+            return
+        gate.thread = threading.Thread(target=_compile_quietly, name="vecdb-warmup", daemon=True)
+        gate.thread.start()
+
+
+def cpu_features() -> tuple[str, ...]:
+    """Features of the CPU that the kernels are compiled for, sorted (imports numba)."""
+    _choose_cache()
+    from vecdb.kernels.jit import features
+
+    return tuple(sorted(features()))
+
+
+def _compile() -> None:
+    gate = _gate
+    if not gate.usable:
+        raise RuntimeError(
+            "this process was forked while its parent compiled vecdb's kernels, and can't compile "
+            "them itself. Fix: call vecdb.warmup() before forking, or start processes by spawn"
+        )
+    with gate.lock:
+        if gate.ready:
+            return
+        gate.compiling = True
+        try:
+            _choose_cache()
+            for name in _MODULES:
+                importlib.import_module(name)
+            gate.ready = True
+        finally:
+            gate.compiling = False
+
+
+def _compile_quietly() -> None:
+    time.sleep(0)  # let start_background() release the lock first
+    try:
+        _compile()
+    except Exception:
+        _log.exception("the kernels could not be compiled: searches stay on the NumPy paths")
+
+
+def _choose_cache() -> None:
+    """Point numba at a cache folder that can be written, before numba is imported."""
+    if "numba" in sys.modules or "NUMBA_CACHE_DIR" in os.environ:
+        return
+    package = Path(__file__).parent.parent
+    if _writable(package / "kernels" / "__pycache__"):
+        return  # numba's own choice
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(home) / "vecdb" / "numba"
+    if _writable(folder):
+        os.environ["NUMBA_CACHE_DIR"] = str(folder)
+        _log.info("compiled kernels are cached in %s", folder)
+        return
+    from vecdb.kernels import jit
+
+    jit.CACHE = False
+    _log.info("no folder to cache compiled kernels in: they are compiled in every process")
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _after_fork() -> None:
+    global _gate  # noqa: PLW0603  the child needs a lock that no lost thread holds
+    parent = _gate
+    _gate = _Gate(usable=parent.usable and not parent.compiling)
+    _gate.ready = parent.ready
+
+
+os.register_at_fork(after_in_child=_after_fork)

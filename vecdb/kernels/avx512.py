@@ -1,0 +1,279 @@
+"""The leaves of every kernel, for CPUs with AVX-512 (VBMI and VNNI).
+
+:mod:`vecdb.kernels.portable` has the same functions, one for one, in plain numba: it is the path
+for other CPUs and the oracle of the tests. All take flat byte arrays and byte offsets, so the same
+leaf reads a mapped file, a row of a graph or a scratch buffer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vecdb.kernels.jit import jit
+from vecdb.kernels.vector import (
+    add_i32, address, and_u8, below_i32, bits, blend_u8, dpbusd, even_i64, fma, head_f16,
+    head_f32, load_f16, load_f32, load_i64, load_u8, max_f32, max_i64, min_i64, or_u8,
+    permute_u8, prefetch, shift_u8, splat_f32, splat_i64, splat_u8, store_f32, store_i64,
+    store_u8x16, sub_f32, sum_f32, sum_i32, to_f32, trailing_zeros, xor_u8, zero_i32,
+)  # fmt: skip
+
+__all__ = [
+    "distance", "distance4", "dot_codes", "estimate", "fill_table", "pool_insert", "pool_next",
+    "prefetch_bytes",
+]  # fmt: skip
+
+_BYTES = "Array(u1, 1, 'C', readonly=True)"
+_SELECT = ((np.arange(64) % 4) << 4).astype(np.uint8)  # which of a chunk's four tables a byte uses
+# the value of digit d of the nibble 0 ... 15, for 1, 2 and 4 bits a digit: rows b >> 1, then d
+_LANES = np.array(
+    [
+        [
+            (v >> (b * d) & ((1 << b) - 1)) - ((1 << b) - 1) / 2 if d < 4 // b else 0
+            for v in range(16)
+        ]
+        for b in (1, 2, 4)
+        for d in range(4)
+    ],
+    dtype=np.float32,
+)
+
+
+@jit()
+def _load(half: bool, at: int) -> Any:
+    return load_f16(at) if half else load_f32(at)
+
+
+@jit()
+def _head(half: bool, at: int, count: int) -> Any:
+    mask = (1 << count) - 1
+    return head_f16(at, mask) if half else head_f32(at, mask)
+
+
+@jit()
+def _finish(metric: int, a: float, b: float, query_norm: float) -> float:
+    """The distance from the sums that one pass over a row gives."""
+    if metric == 0:
+        return a
+    if metric == 1:
+        return np.float32(1) - a / (query_norm * np.sqrt(b))
+    return -a
+
+
+@jit()
+def _step(metric: int, x: Any, q: Any, a: Any, b: Any) -> Any:
+    """Add one vector of a row to its sums: (l2, 0), (dot, square) or (dot, 0)."""
+    if metric == 0:
+        d = sub_f32(x, q)
+        return fma(d, d, a), b
+    if metric == 1:
+        return fma(x, q, a), fma(x, x, b)
+    return fma(x, q, a), b
+
+
+@jit(f"f4(i8, b1, {_BYTES}, i8, {_BYTES}, i8, i8, f4)")
+def distance(metric, half, data, offset, query, query_offset, dim, query_norm):
+    """Distance of one row (float32, or float16 if `half`) to a float32 query.
+
+    metric 0: squared Euclid, 1: 1 - cosine (`query_norm` is |q|), 2: -dot.
+    """
+    width = 2 if half else 4
+    x = address(data) + offset
+    q = address(query) + query_offset
+    zero = splat_f32(np.float32(0))
+    a0, a1, a2, a3 = zero, zero, zero, zero
+    b0, b1, b2, b3 = zero, zero, zero, zero
+    i = 0
+    while i + 64 <= dim:
+        a0, b0 = _step(metric, _load(half, x), load_f32(q), a0, b0)
+        a1, b1 = _step(metric, _load(half, x + 16 * width), load_f32(q + 64), a1, b1)
+        a2, b2 = _step(metric, _load(half, x + 32 * width), load_f32(q + 128), a2, b2)
+        a3, b3 = _step(metric, _load(half, x + 48 * width), load_f32(q + 192), a3, b3)
+        x += 64 * width
+        q += 256
+        i += 64
+    while i + 16 <= dim:
+        a0, b0 = _step(metric, _load(half, x), load_f32(q), a0, b0)
+        x += 16 * width
+        q += 64
+        i += 16
+    if i < dim:
+        a1, b1 = _step(metric, _head(half, x, dim - i), _head(False, q, dim - i), a1, b1)
+    a = sum_f32(a0) + sum_f32(a1) + sum_f32(a2) + sum_f32(a3)
+    b = sum_f32(b0) + sum_f32(b1) + sum_f32(b2) + sum_f32(b3)
+    return _finish(metric, a, b, query_norm)
+
+
+@jit(f"void(i8, b1, {_BYTES}, i8, i8, i8, i8, {_BYTES}, i8, i8, f4, f4[::1])")
+def distance4(metric, half, data, o0, o1, o2, o3, query, query_offset, dim, query_norm, out):
+    """Distances of four rows to one query, which is read once: out[0 ... 3]."""
+    width = 2 if half else 4
+    base = address(data)
+    x0, x1, x2, x3 = base + o0, base + o1, base + o2, base + o3
+    q = address(query) + query_offset
+    zero = splat_f32(np.float32(0))
+    a0, a1, a2, a3 = zero, zero, zero, zero
+    b0, b1, b2, b3 = zero, zero, zero, zero
+    whole = dim // 16 * 16
+    for i in range(0, whole, 16):
+        at = i * width
+        v = load_f32(q + i * 4)
+        a0, b0 = _step(metric, _load(half, x0 + at), v, a0, b0)
+        a1, b1 = _step(metric, _load(half, x1 + at), v, a1, b1)
+        a2, b2 = _step(metric, _load(half, x2 + at), v, a2, b2)
+        a3, b3 = _step(metric, _load(half, x3 + at), v, a3, b3)
+    if whole < dim:
+        at = whole * width
+        count = dim - whole
+        v = _head(False, q + whole * 4, count)
+        a0, b0 = _step(metric, _head(half, x0 + at, count), v, a0, b0)
+        a1, b1 = _step(metric, _head(half, x1 + at, count), v, a1, b1)
+        a2, b2 = _step(metric, _head(half, x2 + at, count), v, a2, b2)
+        a3, b3 = _step(metric, _head(half, x3 + at, count), v, a3, b3)
+    out[0] = _finish(metric, sum_f32(a0), sum_f32(b0), query_norm)
+    out[1] = _finish(metric, sum_f32(a1), sum_f32(b1), query_norm)
+    out[2] = _finish(metric, sum_f32(a2), sum_f32(b2), query_norm)
+    out[3] = _finish(metric, sum_f32(a3), sum_f32(b3), query_norm)
+
+
+@jit(f"i8({_BYTES}, i8, {_BYTES}, i8, i8)")
+def dot_codes(left, left_offset, right, right_offset, count):
+    """Sum of u * (v - 128) over `count` bytes u of the left and v of the right."""
+    u = address(left) + left_offset
+    v = address(right) + right_offset
+    flip = splat_u8(np.uint8(128))
+    s0, s1, s2, s3 = zero_i32(), zero_i32(), zero_i32(), zero_i32()
+    i = 0
+    while i + 256 <= count:
+        s0 = dpbusd(s0, load_u8(u), xor_u8(load_u8(v), flip))
+        s1 = dpbusd(s1, load_u8(u + 64), xor_u8(load_u8(v + 64), flip))
+        s2 = dpbusd(s2, load_u8(u + 128), xor_u8(load_u8(v + 128), flip))
+        s3 = dpbusd(s3, load_u8(u + 192), xor_u8(load_u8(v + 192), flip))
+        u += 256
+        v += 256
+        i += 256
+    while i + 64 <= count:
+        s0 = dpbusd(s0, load_u8(u), xor_u8(load_u8(v), flip))
+        u += 64
+        v += 64
+        i += 64
+    if i < count:  # the record ends with a header: reading on is safe, counting it is not
+        mask = (1 << (count - i)) - 1
+        s1 = dpbusd(s1, load_u8(u), blend_u8(xor_u8(load_u8(v), flip), mask, splat_u8(np.uint8(0))))
+    return sum_i32(add_i32(add_i32(s0, s1), add_i32(s2, s3)))
+
+
+@jit("UniTuple(f4, 2)(f4[::1], i8, i8, u1[::1])")
+def fill_table(query, bits, subspaces, table):
+    """Write 16 bytes for each nibble-subspace of a projected query; return (unit, shift).
+
+    A nibble holds 4 / bits dimensions. Its entry v stands for the sum of o_d q_d over the codes o
+    of v, so a sum of entries times `unit` plus `shift` is the dot product with the whole code.
+    """
+    t = address(table)
+    lane = address(_LANES) + (bits >> 1) * 256
+    levels = (1 << bits) - 1
+    per = 4 // bits
+    widest = np.float32(0)
+    for s in range(subspaces):
+        width = np.float32(0)
+        for d in range(per):
+            width += abs(query[s * per + d])
+        widest = max(widest, width)
+    unit = max(widest * np.float32(levels / 255), np.float32(1e-30))
+    inverse = np.float32(1) / unit
+    shift = np.float32(0)
+    for s in range(subspaces):
+        least = np.float32(0)
+        total = splat_f32(np.float32(0.5))
+        for d in range(per):
+            value = query[s * per + d]
+            least -= abs(value) * np.float32(0.5 * levels)
+            total = fma(load_f32(lane + d * 64), splat_f32(value * inverse), total)
+        total = fma(splat_f32(inverse), splat_f32(-least), total)
+        store_u8x16(t + s * 16, total)
+        shift += least
+    return unit, shift
+
+
+@jit(f"i8({_BYTES}, i8, i8, u1[::1], f4, f4, f4, f4, i8, f4[::1])")
+def estimate(rows, links, chunks, table, base, add_unit, unit, shift, limit, out):
+    """Estimated distances of the 32 neighbours in a block of a row; a bit for each below `limit`.
+
+    `links` is the offset of the block [ids | fadd | fres | codes]; the estimate is
+    max(0, base + add_unit * fadd + fres * (unit * sum + shift)), its float bits are compared with
+    `limit`.
+    """
+    at = address(rows) + links + 128
+    code = at + 128
+    t = address(table)
+    nibble, ones = splat_u8(np.uint8(15)), splat_u8(np.uint8(1))
+    select = load_u8(address(_SELECT))
+    low0, low1, high0, high1 = zero_i32(), zero_i32(), zero_i32(), zero_i32()
+    c = 0
+    while c + 2 <= chunks:
+        x, y = load_u8(code), load_u8(code + 64)
+        v, w = load_u8(t), load_u8(t + 64)
+        low0 = dpbusd(low0, permute_u8(v, or_u8(and_u8(x, nibble), select)), ones)
+        high0 = dpbusd(high0, permute_u8(v, or_u8(and_u8(shift_u8(x), nibble), select)), ones)
+        low1 = dpbusd(low1, permute_u8(w, or_u8(and_u8(y, nibble), select)), ones)
+        high1 = dpbusd(high1, permute_u8(w, or_u8(and_u8(shift_u8(y), nibble), select)), ones)
+        code += 128
+        t += 128
+        c += 2
+    if c < chunks:
+        x, v = load_u8(code), load_u8(t)
+        low0 = dpbusd(low0, permute_u8(v, or_u8(and_u8(x, nibble), select)), ones)
+        high0 = dpbusd(high0, permute_u8(v, or_u8(and_u8(shift_u8(x), nibble), select)), ones)
+    scale, offset = splat_f32(unit), splat_f32(shift)
+    start, add = splat_f32(base), splat_f32(add_unit)
+    zero = splat_f32(np.float32(0))
+    low = fma(to_f32(add_i32(low0, low1)), scale, offset)
+    high = fma(to_f32(add_i32(high0, high1)), scale, offset)
+    low = max_f32(fma(load_f16(at + 64), low, fma(load_f16(at), add, start)), zero)
+    high = max_f32(fma(load_f16(at + 96), high, fma(load_f16(at + 32), add, start)), zero)
+    o = address(out)
+    store_f32(o, low)
+    store_f32(o + 64, high)
+    return below_i32(bits(low), limit) | (below_i32(bits(high), limit) << 16)
+
+
+@jit("i8(i8[::1], i8, i8, i8)")
+def pool_insert(pool, start, size, key):
+    """Insert `key` into the ascending pool[start : start + size], dropping its last.
+
+    `size` is a multiple of 8 and pool[start - 1] a sentinel below every key. Returns the first
+    position (a multiple of 8, from `start`) that changed.
+    """
+    at = address(pool) + start * 8
+    block = size - 8
+    new = splat_i64(key)
+    while True:
+        here = at + block * 8
+        before = load_i64(here - 8)
+        moved = min_i64(load_i64(here), max_i64(before, new))
+        store_i64(here, moved)
+        if pool[start + block - 1] <= key:
+            return block
+        block -= 8
+
+
+@jit("i8(i8[::1], i8, i8, i8)")
+def pool_next(pool, start, size, position):
+    """First position from `position` (a multiple of 8) on whose key is even, or -1."""
+    at = address(pool) + start * 8
+    while position < size:
+        mask = even_i64(load_i64(at + position * 8))
+        if mask:
+            return position + trailing_zeros(mask)
+        position += 8
+    return -1
+
+
+@jit(f"void({_BYTES}, i8, i8)")
+def prefetch_bytes(data, offset, count):
+    """Ask for `count` bytes, a line at a time."""
+    at = address(data) + offset
+    for line in range(0, count, 64):
+        prefetch(at + line)

@@ -1,0 +1,49 @@
+"""The one place that says how vecdb's kernels are compiled, and for which CPU.
+
+Every kernel is compiled when its module is imported (explicit signatures), releases the GIL, and
+is cached on disk in the folder that the gate (:mod:`vecdb.kernels`) chose. ``fastmath`` leaves out
+``nnan`` and ``ninf``: a NaN must stay a NaN, because the code that ranks distances refuses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+from numba.core import config
+
+__all__ = ["AVX512", "INTERPRETED", "features", "jit"]
+
+FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}
+NEEDED = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vbmi", "avx512vnni"})
+
+INTERPRETED = bool(config.DISABLE_JIT)
+"""True under ``NUMBA_DISABLE_JIT=1``, where the kernels run as plain Python (tests only)."""
+
+CACHE = True  # the gate sets it to False before this module is imported if no folder is writable
+
+
+def features() -> frozenset[str]:
+    """Names of the CPU features that numba compiles for (``NUMBA_CPU_FEATURES`` is respected)."""
+    if config.CPU_FEATURES is not None:
+        return frozenset(f[1:] for f in config.CPU_FEATURES.split(",") if f.startswith("+"))
+    if config.CPU_NAME not in {None, "host"}:
+        return frozenset()
+    return frozenset(name for name, there in llvm.get_host_cpu_features().items() if there)
+
+
+AVX512 = not INTERPRETED and features() >= NEEDED
+"""True when the kernels are the AVX-512 ones; otherwise their portable twins are used."""
+
+
+def jit(*signatures: Any, cache: bool | None = None) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a kernel: nogil, cached, NaN-safe fast math; no signature means "when called"."""
+    return numba.njit(
+        list(signatures) or None,
+        nogil=True,
+        cache=CACHE if cache is None else cache,
+        fastmath=FASTMATH,
+        error_model="numpy",
+    )

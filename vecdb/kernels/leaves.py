@@ -1,0 +1,21 @@
+"""The leaves that this CPU runs: AVX-512 where it has it, the portable twins elsewhere."""
+
+from __future__ import annotations
+
+from vecdb.kernels.jit import AVX512
+
+if AVX512:
+    from vecdb.kernels.avx512 import (
+        distance, distance4, dot_codes, estimate, fill_table, pool_insert, pool_next,
+        prefetch_bytes,
+    )  # fmt: skip
+else:
+    from vecdb.kernels.portable import (
+        distance, distance4, dot_codes, estimate, fill_table, pool_insert, pool_next,
+        prefetch_bytes,
+    )  # fmt: skip
+
+__all__ = [
+    "distance", "distance4", "dot_codes", "estimate", "fill_table", "pool_insert", "pool_next",
+    "prefetch_bytes",
+]  # fmt: skip
