@@ -1,33 +1,120 @@
-"""A `where=` argument of any spelling as one bitmap per part of a snapshot."""
+"""A `where=` argument of any spelling as one bitmap per part of a snapshot.
+
+Masks and encoded columns are cached per segment, which never changes; deletions are laid over them.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vecdb.query.columns import ColumnData, Ids, column_data
 from vecdb.query.evaluate import evaluate
 from vecdb.query.parse import parse
+from vecdb.segment import bitmap
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from vecdb.store import Snapshot
+    from vecdb.query.expr import Expr
+    from vecdb.query.sql import Params
+    from vecdb.segment import Segment
+    from vecdb.store import Part, Snapshot
 
-__all__ = ["allowed"]
+__all__ = ["Allowed", "allowed", "allowed_rows"]
+
+CACHE_BYTES = 256 << 20  # of masks and codes, in this process
 
 
-def allowed(where: Any, snapshot: Snapshot) -> list[npt.NDArray[np.uint8]]:
-    """For each part the rows that pass the filter and are not deleted, as Arrow bitmaps.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Allowed:
+    """The rows of one part that a search may return: None for `bits` means all of them."""
+
+    bits: npt.NDArray[np.uint8] | None
+    count: int
+
+
+def allowed(
+    where: Any, snapshot: Snapshot, params: Params = None
+) -> list[npt.NDArray[np.uint8] | None]:
+    """For each part the rows that pass the filter and are not deleted, as bitmaps.
 
     Raises
     ------
     FilterError
         The filter can't be read, or does not fit the columns.
     """
-    expr = parse(where, snapshot.schema)
-    masks = []
-    for part in snapshot.parts:
-        mask = evaluate(expr, part.data)
-        masks.append(mask if part.live is None else mask & part.live)
-    return masks
+    return [found.bits for found in allowed_rows(where, snapshot, params)]
+
+
+def allowed_rows(where: Any, snapshot: Snapshot, params: Params = None) -> list[Allowed]:
+    """As :func:`allowed`, with the counts."""
+    if where is None:
+        return [Allowed(part.live, part.live_rows) for part in snapshot.parts]
+    expr = parse(where, snapshot.schema, params)
+    textual = snapshot.schema.ids == "string"
+    return [_allowed_part(expr, part, textual) for part in snapshot.parts]
+
+
+def _allowed_part(expr: Expr, part: Part, textual: bool) -> Allowed:
+    found: Allowed | None = _CACHE.get(part, expr)
+    if found is None:
+        bits = _mask(expr, part.data, textual)
+        if part.live is not None:
+            bits = bits & part.live
+        count = bitmap.live_rows(bits)
+        found = Allowed(bits if count < part.data.rows else None, count)
+        _CACHE.put(part, expr, found, 0 if part.live is None else bits.nbytes)
+    return found
+
+
+def _mask(expr: Expr, data: Segment, textual: bool) -> npt.NDArray[np.uint8]:
+    mask: npt.NDArray[np.uint8] | None = _CACHE.get(data, expr)
+    if mask is None:
+        mask = evaluate(expr, data.rows, lambda name: _column(data, name, textual))
+        mask.flags.writeable = False
+        _CACHE.put(data, expr, mask, mask.nbytes)
+    return mask
+
+
+def _column(data: Segment, name: str, textual: bool) -> ColumnData | Ids:
+    column: ColumnData | Ids | None = _CACHE.get(data, name)
+    if column is None:
+        column = Ids(data.ids, textual) if name == "id" else column_data(data.column(name))
+        _CACHE.put(data, name, column, column.nbytes)
+    return column
+
+
+class _Cache:
+    """Values that belong to an object and a key, the oldest dropped first when bytes run over.
+
+    No lock: each step on the dict is atomic, and a value lost to a race is computed again. An
+    owner is held weakly, so that its values go when the segment goes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._entries: dict[tuple[int, Any], tuple[weakref.ref[Any], Any, int]] = {}
+
+    def get(self, owner: object, key: Any) -> Any:
+        full = (id(owner), key)
+        entry = self._entries.get(full)
+        if entry is None or entry[0]() is not owner:
+            return None
+        return entry[1]
+
+    def put(self, owner: object, key: Any, value: Any, nbytes: int) -> None:
+        entries = self._entries
+        entries[(id(owner), key)] = (weakref.ref(owner), value, nbytes)
+        held = list(entries.items())
+        total = sum(entry[2] for _, entry in held)
+        for full, (ref, _, size) in held:
+            if ref() is None or (total > self._limit and ref() is not owner):
+                entries.pop(full, None)
+                total -= size
+
+
+_CACHE = _Cache(CACHE_BYTES)

@@ -1,0 +1,74 @@
+"""A `where=` argument of any spelling as one bound tree."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from vecdb.errors import FilterError, describe
+from vecdb.query.bind import bind
+from vecdb.query.expr import Column, Expr, as_expr
+from vecdb.query.mongo import from_mongo
+from vecdb.query.sql import Params, from_sql
+
+if TYPE_CHECKING:
+    from vecdb.schema import Schema
+
+__all__ = ["parse"]
+
+
+def parse(where: Any, schema: Schema, params: Params = None) -> Expr:
+    """The bound tree of a filter.
+
+    Parameters
+    ----------
+    where : Expr, str, mapping or pyarrow.compute.Expression
+        ``col("year") > 2010``, ``"year > 2010"``, ``{"year": {"$gt": 2010}}`` or
+        ``pc.field("year") > 2010``.
+    schema : Schema
+        Its columns and id type are what the filter is checked against.
+    params : sequence or mapping, optional
+        Values for the ``?`` or ``:name`` of SQL text.
+
+    Raises
+    ------
+    FilterError
+        The filter can't be read, names an unknown column, or does not fit a column's type.
+    """
+    if isinstance(where, str):
+        tree = _cached_sql(where) if params is None else from_sql(where, params)
+    elif params is not None:
+        raise FilterError(
+            describe("params", expected="SQL text as the filter", got=type(where).__name__,
+                     fix="put the values into the filter itself")
+        )  # fmt: skip
+    elif isinstance(where, (Expr, Column)):
+        tree = as_expr(where)
+    elif isinstance(where, Mapping):
+        tree = from_mongo(where, _list_columns(schema))
+    elif _is_arrow(where):
+        from vecdb.query.arrow import from_arrow
+
+        tree = from_arrow(where)
+    else:
+        raise FilterError(
+            describe("filter", expected="col(...), SQL text, a dict or a pyarrow expression",
+                     got=f"{type(where).__name__} {where!r:.100}", fix="write col('year') > 2010")
+        )  # fmt: skip
+    return bind(tree, schema.columns, schema.ids)
+
+
+# sqlglot takes about 200 us for three clauses; trees are immutable and small
+_cached_sql = functools.lru_cache(maxsize=256)(from_sql)
+
+
+def _list_columns(schema: Schema) -> frozenset[str]:
+    if schema.columns is None:
+        return frozenset()
+    return frozenset(f.name for f in schema.columns if str(f.type).startswith("list"))
+
+
+def _is_arrow(where: object) -> bool:
+    kind = type(where)
+    return kind.__module__.startswith("pyarrow") and kind.__name__ == "Expression"
