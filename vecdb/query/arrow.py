@@ -52,9 +52,11 @@ def from_arrow(expression: pc.Expression) -> Expr:
     """
     import pyarrow as pa
 
-    reduced: Any = expression.__reduce__()
-    buffer = reduced[1][0]
-    batch = pa.ipc.open_file(buffer).get_batch(0)
+    try:
+        reduced: Any = expression.__reduce__()
+    except pa.ArrowException as error:  # a column by its number
+        raise _refused(str(error)[:200], "refer to columns by name") from None
+    batch = pa.ipc.open_file(reduced[1][0]).get_batch(0)
     return _condition(_Reader(batch).read(1))
 
 

@@ -219,10 +219,16 @@ class Column:
         return Has(self.name, _values(values, f"col({self.name!r}).has_all()"), every=True)
 
     def __and__(self, other: Expr | Column) -> Expr:
-        return as_expr(self) & other
+        return all_of([as_expr(self), as_expr(other)])
+
+    def __rand__(self, other: Expr | Column) -> Expr:
+        return all_of([as_expr(other), as_expr(self)])
 
     def __or__(self, other: Expr | Column) -> Expr:
-        return as_expr(self) | other
+        return any_of([as_expr(self), as_expr(other)])
+
+    def __ror__(self, other: Expr | Column) -> Expr:
+        return any_of([as_expr(other), as_expr(self)])
 
     def __invert__(self) -> Expr:
         return ~as_expr(self)

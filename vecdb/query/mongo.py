@@ -39,7 +39,10 @@ def _document(where: Any, lists: frozenset[str], depth: int) -> Expr:
     if not isinstance(where, Mapping):
         raise _wrong("filter", "a dict", where, '{"year": {"$gt": 2010}}')
     if depth > MAX_DEPTH:
-        raise _wrong("filter", f"at most {MAX_DEPTH} levels", where, "a flatter filter")
+        raise FilterError(
+            describe("filter", expected=f"at most {MAX_DEPTH} levels", got="more",
+                     fix="use $in for long lists of values")
+        )  # fmt: skip
     return all_of(_entry(key, value, lists, depth) for key, value in where.items())
 
 

@@ -149,8 +149,9 @@ class _Translator:
         raise _unknown(node)
 
     def _on_like(self, node: Any) -> Expr:
-        _only(node, "this", "expression")
-        return _column(node.this).like(self._value(node.expression))
+        _only(node, "this", "expression", "negate")
+        like = _column(node.this).like(self._value(node.expression))
+        return ~like if node.args.get("negate") else like  # older sqlglot wraps it in Not
 
     def _call(self, node: Any, name: str) -> Expr:
         arguments = [value for value in _arguments(node) if value is not None]
