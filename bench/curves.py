@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-
 SINGLE = "(1 a call)"  # ends the names of libraries that are asked one query at a time
 
 

@@ -55,9 +55,8 @@ def main(vectors_path: Path, metadata_path: Path | None, store: Path) -> None:
 
         found, exact = col.search(queries, k=10), col.search(queries, k=10, exact=True)
         same = [len(np.intersect1d(a, b)) for a, b in zip(found.ids, exact.ids, strict=True)]
-        print(
-            f"\nrecall@10 of {len(queries)} searches against an exact scan: {np.mean(same) / 10:.3f}"
-        )
+        recall = np.mean(same) / 10
+        print(f"\nrecall@10 of {len(queries)} searches against an exact scan: {recall:.3f}")
 
 
 if __name__ == "__main__":
