@@ -2,7 +2,8 @@
 
 SQL's three-valued logic needs no third value here: NOT is pushed down to the conditions (De Morgan
 holds for it), a condition on a null passes neither plain nor negated, and so one bitmap, "true", is
-enough. Blocks of 65,536 rows keep the intermediate flags in the second-level cache.
+enough. Blocks of 65,536 rows keep the intermediate flags in the second-level cache, and zones that
+their zone maps settle are not read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from vecdb.query.bitmap import pack_into
 from vecdb.query.expr import And, Compare, Expr, Has, IsIn, IsNull, Match, Not, Or
 from vecdb.query.leaves import Test, all_tests, any_test, constant, leaf_test
 from vecdb.segment import bitmap
+from vecdb.segment.columns import ZONE_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vecdb.query.columns import ColumnData, Ids
+    from vecdb.query.zones import Zones
 
 __all__ = ["evaluate"]
 
@@ -29,7 +32,7 @@ BLOCK = 65_536
 
 
 def evaluate(
-    expr: Expr, rows: int, column: Callable[[str], ColumnData | Ids]
+    expr: Expr, rows: int, column: Callable[[str], ColumnData | Ids], zones: Zones | None = None
 ) -> npt.NDArray[np.uint8]:
     """The rows for which a bound filter is true, as a bitmap.
 
@@ -41,12 +44,39 @@ def evaluate(
         Number of rows of the segment.
     column : callable
         Gives a column of the segment by name.
+    zones : Zones, optional
+        What is known beforehand (:func:`vecdb.query.zones.judge`).
     """
-    test = _test(expr, column, negated=False)
-    passing = np.zeros(bitmap.nbytes(rows), np.uint8)
-    for start in range(0, rows, BLOCK):
-        pack_into(passing, start, test(start, min(start + BLOCK, rows)))
+    if zones is None:
+        passing = np.zeros(bitmap.nbytes(rows), np.uint8)
+        runs = [(0, rows)]
+    else:
+        passing = _settled(zones, rows)
+        runs = _unsettled(zones, rows)
+    if runs:
+        test = _test(expr, column, negated=False)
+        for first, last in runs:
+            for start in range(first, last, BLOCK):
+                pack_into(passing, start, test(start, min(start + BLOCK, last)))
     return passing
+
+
+def _settled(zones: Zones, rows: int) -> npt.NDArray[np.uint8]:
+    """The bitmap with the zones set in which every row passes."""
+    passing = np.zeros((len(zones.surely), ZONE_ROWS // 8), np.uint8)
+    passing[zones.surely] = 255
+    bits = passing.reshape(-1)[: bitmap.nbytes(rows)]
+    if rows % 64:
+        bits.view(np.uint64)[-1] &= np.uint64((1 << rows % 64) - 1)
+    return bits
+
+
+def _unsettled(zones: Zones, rows: int) -> list[tuple[int, int]]:
+    """Runs of rows that must be looked at."""
+    open_zones = zones.maybe & ~zones.surely
+    edges = np.flatnonzero(np.diff(open_zones, prepend=False, append=False)) * ZONE_ROWS
+    ends = np.minimum(edges, rows).tolist()
+    return list(zip(ends[::2], ends[1::2], strict=True))
 
 
 def _test(expr: Expr, column: Callable[[str], ColumnData | Ids], *, negated: bool) -> Test:

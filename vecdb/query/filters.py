@@ -14,6 +14,7 @@ import numpy as np
 from vecdb.query.columns import ColumnData, Ids, column_data
 from vecdb.query.evaluate import evaluate
 from vecdb.query.parse import parse
+from vecdb.query.zones import Stats, judge
 from vecdb.segment import bitmap
 
 if TYPE_CHECKING:
@@ -60,24 +61,32 @@ def allowed_rows(where: Any, snapshot: Snapshot, params: Params = None) -> list[
 
 
 def _allowed_part(expr: Expr, part: Part, textual: bool) -> Allowed:
-    found: Allowed | None = _CACHE.get(part, expr)
+    if part.live is None:
+        return _passing(expr, part.segment, textual)
+    found: Allowed | None = _CACHE.get(part.live, expr)  # a live bitmap belongs to one part
     if found is None:
-        bits = _mask(expr, part.data, textual)
-        if part.live is not None:
-            bits = bits & part.live
-        count = bitmap.live_rows(bits)
-        found = Allowed(bits if count < part.data.rows else None, count)
-        _CACHE.put(part, expr, found, 0 if part.live is None else bits.nbytes)
+        passing = _passing(expr, part.segment, textual)
+        bits = part.live if passing.bits is None else passing.bits & part.live
+        found = Allowed(bits, bitmap.live_rows(bits))
+        _CACHE.put(part.live, expr, found, bits.nbytes)
     return found
 
 
-def _mask(expr: Expr, data: Segment, textual: bool) -> npt.NDArray[np.uint8]:
-    mask: npt.NDArray[np.uint8] | None = _CACHE.get(data, expr)
-    if mask is None:
-        mask = evaluate(expr, data.rows, lambda name: _column(data, name, textual))
-        mask.flags.writeable = False
-        _CACHE.put(data, expr, mask, mask.nbytes)
-    return mask
+def _passing(expr: Expr, data: Segment, textual: bool) -> Allowed:
+    """The rows that pass, deleted ones too."""
+    found: Allowed | None = _CACHE.get(data, expr)
+    if found is None:
+        zones = judge(expr, data.rows, lambda name: _stats(data, name))
+        bits = evaluate(expr, data.rows, lambda name: _column(data, name, textual), zones)
+        count = bitmap.live_rows(bits)
+        found = Allowed(bits if count < data.rows else None, count)
+        _CACHE.put(data, expr, found, bits.nbytes)
+    return found
+
+
+def _stats(data: Segment, name: str) -> Stats | None:
+    blocks = None if name == "id" else data.block_stats(name)
+    return None if blocks is None else Stats(blocks, data.columns.field(name).type)
 
 
 def _column(data: Segment, name: str, textual: bool) -> ColumnData | Ids:
