@@ -1,0 +1,182 @@
+"""Reads one container file: mapped at once, parsed and hashed when first used."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xxhash
+
+from vecdb.errors import CorruptionError, VersionError, describe
+from vecdb.segment import format as f
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from vecdb.segment.fs import Directory
+
+__all__ = ["Container"]
+
+
+class Container:
+    """A mapped, immutable container file.
+
+    Opening maps the file and checks its length, both magics, the UUID of the store, and the
+    footer hash, against the manifest's record of the file when there is one. The section table is
+    parsed on first use, a section is hashed on first use.
+
+    Raises
+    ------
+    CorruptionError
+        Naming the file, for anything that does not fit.
+    VersionError
+        For a newer format.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        name: str,
+        kind: f.Kind,
+        store: bytes,
+        expected: f.FileInfo | None = None,
+    ) -> None:
+        self.path = directory.path / name
+        self.mapping = mapping = directory.map(name)
+        self.length = length = mapping.length
+        if expected is not None and length != expected.length:
+            raise self.damaged(f"{expected.length} bytes", f"{length}")
+        if length < f.HEADER.size + f.TAIL.size:
+            raise self.damaged("a whole file", f"{length} bytes")
+        header = mapping.bytes(0, f.HEADER.size)
+        tail = mapping.bytes(length - f.TAIL.size, f.TAIL.size)
+        magic, version, found, _, uuid, self.id, self.segment = f.HEADER.unpack(header)
+        if magic == f.MAGIC and version > f.VERSION:
+            raise VersionError(
+                describe(str(self.path), expected=f"format version {f.VERSION} or older",
+                         got=f"version {version}", fix="upgrade vecdb")
+            )  # fmt: skip
+        start, sections, meta, total, digest, end = f.TAIL.unpack(tail)
+        if magic != f.MAGIC or end != f.END_MAGIC or version != f.VERSION or found != kind:
+            raise self.damaged(f"a {kind.name.lower()} file", "other bytes")
+        if uuid != store or (expected is not None and self.id != expected.id):
+            raise self.damaged("a file of this store", "one of another store or place")
+        size = sections * f.ROW.size + meta
+        if (
+            total != length
+            or start + size + f.TAIL.size != length
+            or sections > f.MAX_SECTIONS
+            or meta > f.MAX_META
+        ):
+            raise self.damaged("a footer inside the file", f"footer at {start} of {size} bytes")
+        self._footer = mapping.bytes(start, size)
+        self._footer_offset = start
+        self._count = sections
+        if f.footer_hash(header, self._footer, tail) != digest or (
+            expected is not None and digest != expected.footer
+        ):
+            raise self.damaged("the footer that was written", "a different footer hash")
+        self.info = f.FileInfo(self.id, length, digest)
+        self._verified: set[str] = set()
+
+    def damaged(self, expected: object, got: object) -> CorruptionError:
+        """The error for a file that is not as it was written."""
+        return CorruptionError(
+            describe(str(self.path), expected=expected, got=got,
+                     fix="restore the file from a backup, or run `python -m vecdb repair`")
+        )  # fmt: skip
+
+    @cached_property
+    def sections(self) -> dict[str, f.Section]:
+        """The section table; bounds are checked in Python's integers, which don't overflow."""
+        found: dict[str, f.Section] = {}
+        end = f.HEADER.size
+        hashes_end = self._footer_offset
+        table = memoryview(self._footer)[: self._count * f.ROW.size]
+        for raw, offset, length, hashes, digest in f.ROW.iter_unpack(table):
+            try:
+                name = raw.rstrip(b"\0").decode("ascii")
+            except UnicodeDecodeError:
+                raise self.damaged("ASCII section names", raw) from None
+            section = f.Section(name, offset, length, hashes, digest)
+            inside = end <= offset and offset + length <= self._footer_offset
+            hashed = end <= hashes and hashes + 8 * section.blocks <= hashes_end and hashes % 8 == 0
+            if not inside or not hashed or offset % f.ALIGN or name in found:
+                raise self.damaged("sections one after the other", f"{name!r} at {offset}")
+            found[name] = section
+            end = offset + length
+        return found
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """The JSON object of the footer."""
+        try:
+            meta = json.loads(self._footer[self._count * f.ROW.size :])
+        except (ValueError, RecursionError):
+            meta = None
+        if not isinstance(meta, dict):
+            raise self.damaged("a JSON object in the footer", "something else")
+        return meta
+
+    def array(
+        self, name: str, dtype: Any, shape: tuple[int, ...], *, verify: bool = True
+    ) -> npt.NDArray[Any]:
+        """A section as a read-only array of exactly this dtype and shape, hashed before use."""
+        section = self._section(name)
+        expected = np.dtype(dtype).itemsize
+        for extent in shape:
+            expected *= int(extent)
+        if expected != section.length:
+            raise self.damaged(f"{expected} bytes of {name!r}", f"{section.length}")
+        if verify:
+            self.verify(name)
+        return self.mapping.array(section.offset, dtype, shape)
+
+    def buffer(self, name: str) -> pa.Buffer:
+        """A section as an Arrow buffer, hashed before use."""
+        section = self._section(name)
+        self.verify(name)
+        return self.mapping.buffer(section.offset, section.length)
+
+    def verify(self, name: str) -> None:
+        """Hash a section, once; raises CorruptionError when a byte has changed."""
+        if name in self._verified:
+            return
+        section = self._section(name)
+        stored = self.mapping.array(section.hashes, "<u8", (section.blocks,))
+        if xxhash.xxh3_64_intdigest(stored) != section.hash:
+            raise self.damaged(f"the block hashes of {name!r}", "changed bytes")
+        data = memoryview(self.mapping.array(section.offset, np.uint8, (section.length,)))
+        for block, digest in enumerate(stored):
+            start = block * f.BLOCK
+            if xxhash.xxh3_64_intdigest(data[start : start + f.BLOCK]) != digest:
+                raise self.damaged(
+                    f"section {name!r} as it was written",
+                    f"changed bytes at {section.offset + start} to "
+                    f"{section.offset + min(start + f.BLOCK, section.length)}",
+                )
+        self._verified.add(name)
+
+    def problems(self) -> list[str]:
+        """What a full check of every section finds; empty when the file is whole."""
+        found = []
+        try:
+            names = list(self.sections)
+        except CorruptionError as error:
+            return [str(error)]
+        self._verified.clear()
+        for name in names:
+            try:
+                self.verify(name)
+            except CorruptionError as error:
+                found.append(str(error))
+        return found
+
+    def _section(self, name: str) -> f.Section:
+        section = self.sections.get(name)
+        if section is None:
+            raise self.damaged(f"a section {name!r}", "none")
+        return section

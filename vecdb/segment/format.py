@@ -1,0 +1,127 @@
+"""The one file format of vecdb: a header, sections, a footer. Writer and reader share this page.
+
+Segments (``seg-``), graph indexes (``idx-``) and tombstones (``del-``) are all containers of
+named sections. Numbers are little-endian. ::
+
+    offset 0     header, 64 bytes
+                   8  magic  b"vecdbfil"
+                   2  format version (1)
+                   2  kind: 1 segment, 2 index, 3 tombstones
+                   4  zero
+                  16  UUID of the store
+                   8  id of this file
+                   8  id of the segment that an index or tombstones belong to, else 0
+                  16  zero
+    sections     each aligned to 64 bytes, vectors to 4096 (a page)
+    hashes       for each section one xxh3-64 per block of 1 MiB, 8 bytes each, 8-aligned
+    footer       section table: 64 bytes a section, ascending offsets, no overlap
+                  32  name, ASCII, padded with zeros
+                   8  offset of the section
+                   8  length in bytes, without padding
+                   8  offset of its block hashes
+                   8  xxh3-64 over its block hashes
+                 meta: JSON in UTF-8
+    end - 64     tail, 64 bytes
+                   8  offset of the footer
+                   4  number of sections
+                   4  length of meta in bytes
+                   8  length of the file
+                  24  zero
+                   8  footer hash: xxh3-64 over header, footer and the first 48 bytes of the tail
+                   8  magic  b"vecdbend"
+
+The manifest holds each file's length and footer hash; the footer hash covers the hashes of the
+block hashes, and these cover every byte. So opening reads the header, the footer and the tail,
+whatever the size: 64 million rows of 128 dimensions have 32 GiB of vectors, 256 KiB of block
+hashes and a footer of a few hundred bytes. A section is hashed when it is first used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import struct
+from typing import NamedTuple
+
+import xxhash
+
+__all__ = ["BLOCK", "PAGE", "FileInfo", "Header", "Kind", "Section", "Tail"]
+
+VERSION = 1
+BLOCK = 1 << 20  # bytes that share one hash: 16.5 GB/s of XXH3-64 makes it 64 us
+PAGE = 4096
+ALIGN = 64
+MAGIC = b"vecdbfil"
+END_MAGIC = b"vecdbend"
+MAX_SECTIONS = 65_536
+MAX_META = 16 << 20
+MAX_NAME = 32
+
+HEADER = struct.Struct("<8sHHI16sQQ16x")
+TAIL = struct.Struct("<QIIQ24xQ8s")
+ROW = struct.Struct("<32sQQQQ")
+HASHED_TAIL = 48  # bytes of the tail that the footer hash covers
+ZERO_BLOCK_HASH: int = xxhash.xxh3_64_intdigest(bytes(BLOCK))
+
+
+class Kind(enum.IntEnum):
+    """What a container holds."""
+
+    SEGMENT = 1
+    INDEX = 2
+    TOMBSTONES = 3
+
+
+class Section(NamedTuple):
+    """One row of the section table."""
+
+    name: str
+    offset: int
+    length: int
+    hashes: int  # offset of the block hashes
+    hash: int  # over the block hashes
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks, hence of block hashes."""
+        return -(-self.length // BLOCK)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FileInfo:
+    """How the manifest refers to a file: a file that differs in either is not that file."""
+
+    id: int
+    length: int
+    footer: int  # footer hash
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Header:
+    """The first 64 bytes."""
+
+    kind: Kind
+    store: bytes  # UUID
+    id: int
+    segment: int = 0
+
+    def pack(self) -> bytes:
+        return HEADER.pack(MAGIC, VERSION, self.kind, 0, self.store, self.id, self.segment)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tail:
+    """The last 64 bytes."""
+
+    footer: int
+    sections: int
+    meta: int
+    length: int
+
+    def pack(self, footer_hash: int) -> bytes:
+        return TAIL.pack(self.footer, self.sections, self.meta, self.length, footer_hash, END_MAGIC)
+
+
+def footer_hash(header: bytes, footer: bytes, tail: bytes) -> int:
+    """The hash that the tail and the manifest hold."""
+    return xxhash.xxh3_64_intdigest(header + footer + tail[:HASHED_TAIL])

@@ -1,0 +1,347 @@
+"""Files as vecdb sees them: every byte read from or written to disk passes this module.
+
+A :class:`Directory` is the only way to a file. It works relative to an open descriptor, follows
+no symbolic link, creates files with mode 0600 that must not exist yet (``O_EXCL``), and turns
+the operating system's refusals into :class:`StorageError`. Published files are mapped, never
+overwritten or truncated: truncating a mapped file kills the process that reads it (SIGBUS),
+unlinking it does not.
+
+:data:`calls` holds the system calls themselves; the failure tests put a recording or a failing
+twin in their place.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vecdb.errors import StorageError, describe
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
+
+__all__ = ["Calls", "Directory", "File", "Mapping", "calls"]
+
+_FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
+_WRITEV = 512  # buffers in one writev; POSIX promises 1024 on Linux and macOS
+_HINTS = {
+    errno.ENOSPC: "free some space, then open the collection again",
+    errno.EDQUOT: "free some space in your quota, then open the collection again",
+    errno.EACCES: "check owner and permissions of the folder",
+    errno.EROFS: "open with mode='r', or move the folder to a writable disk",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ELOOP: "replace the symbolic link by the file itself",
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [
+    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long
+]  # fmt: skip
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+
+def _mmap(fd: int, length: int) -> int:
+    """Map a file read-only. Python's own mmap keeps a duplicate descriptor for each mapping."""
+    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+    if address is None or address == _MAP_FAILED:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return int(address)
+
+
+class Calls:
+    """The system calls that touch the disk, one attribute each."""
+
+    open = staticmethod(os.open)
+    close = staticmethod(os.close)
+    pread = staticmethod(os.pread)
+    writev = staticmethod(os.writev)
+    ftruncate = staticmethod(os.ftruncate)
+    fsync = staticmethod(os.fsync)
+    fdatasync = staticmethod(getattr(os, "fdatasync", os.fsync))
+    rename = staticmethod(os.rename)
+    unlink = staticmethod(os.unlink)
+    mkdir = staticmethod(os.mkdir)
+    mmap = staticmethod(_mmap)
+
+
+calls: Calls = Calls()
+
+
+def _refused(action: str, path: Path, error: OSError) -> StorageError:
+    code = error.errno or errno.EIO
+    message = describe(
+        f"{action} {path}", expected="success", got=os.strerror(code),
+        fix=_HINTS.get(code, "check the disk, then open the collection again"),
+    )  # fmt: skip
+    return StorageError(code, message)
+
+
+class Mapping:
+    """A file mapped read-only: unmapped when this object and the last view on it are gone."""
+
+    def __init__(self, address: int, length: int) -> None:
+        self.address = address
+        self.length = length
+
+    def bytes(self, offset: int, length: int) -> bytes:
+        """A copy of a few bytes (the caller has checked the bounds)."""
+        return ctypes.string_at(self.address + offset, length)
+
+    def array(self, offset: int, dtype: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """A read-only array over the mapping, which it keeps alive."""
+        kind = np.dtype(dtype)
+        if offset < 0 or offset + int(kind.itemsize) * _product(shape) > self.length:
+            raise ValueError("array outside its mapping")
+        return np.asarray(_Window(self, offset, kind, shape))
+
+    def buffer(self, offset: int, length: int) -> pa.Buffer:
+        """An Arrow buffer over the mapping, which it keeps alive."""
+        import pyarrow as pa
+
+        if offset < 0 or offset + length > self.length:
+            raise ValueError("buffer outside its mapping")
+        return pa.foreign_buffer(self.address + offset, length, self)
+
+    def advise(self, advice: int, offset: int = 0, length: int | None = None) -> None:
+        """madvise(2) for the pages of a range; a kernel that refuses the hint is left alone."""
+        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
+        stop = self.length if length is None else min(offset + length, self.length)
+        _libc.madvise(self.address + start, stop - start, advice)
+
+    def __del__(self, _munmap: Any = _libc.munmap) -> None:
+        _munmap(self.address, self.length)
+
+
+class _Window:
+    """What NumPy asks for an array over foreign memory; the array's base, it pins the mapping."""
+
+    __slots__ = ("__array_interface__", "mapping")
+
+    def __init__(
+        self, mapping: Mapping, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> None:
+        self.mapping = mapping
+        self.__array_interface__ = {
+            "data": (mapping.address + offset, True),  # True: read-only
+            "shape": shape,
+            "typestr": dtype.str,
+            "version": 3,
+        }
+
+
+class File:
+    """A file being written from front to back. Not thread-safe."""
+
+    def __init__(self, fd: int, path: Path, *, durable: bool) -> None:
+        self._fd = fd
+        self._path = path
+        self._durable = durable
+        self.length = 0
+
+    def write(self, *buffers: Any) -> None:
+        """Append the buffers; a short write goes on where it stopped, until every byte is out."""
+        pending = [memoryview(b).cast("B") for b in buffers if memoryview(b).nbytes]
+        try:
+            while pending:
+                done = calls.writev(self._fd, pending[:_WRITEV])
+                self.length += done
+                while pending and done >= len(pending[0]):
+                    done -= len(pending.pop(0))
+                if done:
+                    pending[0] = pending[0][done:]
+        except OSError as error:
+            raise _refused("writing", self._path, error) from None
+
+    def skip(self, length: int) -> None:
+        """Append a hole of `length` zero bytes that takes no space on disk."""
+        try:
+            calls.ftruncate(self._fd, self.length + length)
+            self.length = os.lseek(self._fd, 0, os.SEEK_END)
+        except OSError as error:
+            raise _refused("extending", self._path, error) from None
+
+    def sync(self) -> None:
+        """Everything on disk, length and times included, before this returns."""
+        if not self._durable:
+            return
+        try:
+            calls.fsync(self._fd)
+        except OSError as error:
+            raise _refused("syncing", self._path, error) from None
+
+    def datasync(self) -> None:
+        """Every byte on disk, and of the file's metadata only what reading it back needs."""
+        if not self._durable:
+            return
+        try:
+            calls.fdatasync(self._fd)
+        except OSError as error:
+            raise _refused("syncing", self._path, error) from None
+
+    def close(self) -> None:
+        """Close the descriptor; closing twice is fine."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            calls.close(fd)
+
+
+class Directory:
+    """A store's folder, held by a descriptor so that renaming the folder does not matter.
+
+    Parameters
+    ----------
+    durable : bool
+        False leaves it to the operating system when to write to disk: every sync does nothing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, durable: bool = True) -> None:
+        self.path = Path(path)
+        self._durable = durable
+        try:
+            self._fd = calls.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _refused("opening", self.path, error) from None
+
+    @staticmethod
+    def make(path: Path) -> None:
+        """Create a folder of mode 0700 and make its entry in the parent durable."""
+        try:
+            calls.mkdir(path, 0o700)
+        except OSError as error:
+            raise _refused("creating", path, error) from None
+        parent = Directory(path.parent)
+        parent.sync()
+        parent.close()
+
+    def create(self, name: str) -> File:
+        """A new file for writing; one of that name must not exist."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS
+        return File(self._open("creating", name, flags), self.path / name, durable=self._durable)
+
+    def reopen(self, name: str) -> File:
+        """An existing file, to be appended to."""
+        fd = self._open("opening", name, os.O_WRONLY | os.O_APPEND | _FLAGS)
+        file = File(fd, self.path / name, durable=self._durable)
+        file.length = os.lseek(file._fd, 0, os.SEEK_END)
+        return file
+
+    def descriptor(self, name: str, *, write: bool = False) -> int:
+        """A raw descriptor: for reading, or (LOCK) for reading and writing, created if missing."""
+        flags = (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | _FLAGS
+        return self._open("opening", name, flags)
+
+    def map(self, name: str) -> Mapping:
+        """A whole file mapped read-only; the descriptor is closed at once."""
+        fd = self._open("opening", name, os.O_RDONLY | _FLAGS)
+        try:
+            length = os.fstat(fd).st_size
+            if length == 0:
+                raise StorageError(
+                    errno.EIO, describe(str(self.path / name), expected="a file with content",
+                                        got="0 bytes", fix="run `python -m vecdb repair`")
+                )  # fmt: skip
+            return Mapping(calls.mmap(fd, length), length)
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise _refused("mapping", self.path / name, error) from None
+        finally:
+            calls.close(fd)
+
+    def read(self, name: str, offset: int = 0, limit: int = 1 << 31) -> bytes:
+        """Up to `limit` bytes of a file from `offset`; fewer only at its end."""
+        fd = self._open("opening", name, os.O_RDONLY | _FLAGS)
+        try:
+            return read_at(fd, offset, min(limit, max(os.fstat(fd).st_size - offset, 0)))
+        except OSError as error:
+            raise _refused("reading", self.path / name, error) from None
+        finally:
+            calls.close(fd)
+
+    def size(self, name: str) -> int:
+        """Length in bytes; -1 when there is no such file."""
+        try:
+            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return -1
+        except OSError as error:
+            raise _refused("looking at", self.path / name, error) from None
+
+    def names(self) -> list[str]:
+        """Every name in the folder."""
+        try:
+            return os.listdir(self._fd)
+        except OSError as error:
+            raise _refused("listing", self.path, error) from None
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file its final name, replacing what stands there, atomically."""
+        try:
+            calls.rename(old, new, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except OSError as error:
+            raise _refused("renaming", self.path / old, error) from None
+
+    def unlink(self, name: str) -> None:
+        """Remove a name; that it is gone already is fine."""
+        try:
+            calls.unlink(name, dir_fd=self._fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise _refused("removing", self.path / name, error) from None
+
+    def sync(self) -> None:
+        """Make created, renamed and removed names durable."""
+        if not self._durable:
+            return
+        try:
+            calls.fsync(self._fd)
+        except OSError as error:
+            raise _refused("syncing", self.path, error) from None
+
+    def close(self) -> None:
+        """Close the descriptor; closing twice is fine."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            calls.close(fd)
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
+
+    def _open(self, action: str, name: str, flags: int) -> int:
+        try:
+            return calls.open(name, flags, 0o600, dir_fd=self._fd)
+        except OSError as error:
+            raise _refused(action, self.path / name, error) from None
+
+
+def read_at(fd: int, offset: int, length: int) -> bytes:
+    """`length` bytes from `offset`, fewer only at the end of the file."""
+    chunks = []
+    while length > 0:
+        chunk = calls.pread(fd, min(length, 1 << 26), offset)
+        if not chunk:
+            break
+        chunks.append(chunk)
+        offset += len(chunk)
+        length -= len(chunk)
+    return b"".join(chunks) if len(chunks) != 1 else chunks[0]
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for extent in shape:
+        total *= int(extent)
+    return total

@@ -1,0 +1,248 @@
+"""The id column of a segment: rows to ids, and ids to rows by binary search.
+
+==========  =============================================  ==================================
+ids         sections                                       bytes per row
+==========  =============================================  ==================================
+consecutive none: the first id is in the meta              0
+ascending   ``ids``                                        8
+any int64   ``ids``, ``ids.order`` (rows by id, uint32)    12
+text        ``ids.offsets`` (int32), ``ids.text`` (UTF-8), 16 + text
+            ``ids.hashes`` (XXH3-64, sorted),
+            ``ids.order`` (rows by hash, uint32)
+==========  =============================================  ==================================
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import xxhash
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from vecdb.segment.container import Container
+    from vecdb.segment.writer import ContainerWriter
+
+__all__ = ["IdColumn", "open_ids", "write_ids"]
+
+Rows = "npt.NDArray[np.int64]"
+
+
+class IdColumn(Protocol):
+    """What every kind of id column can do."""
+
+    def __len__(self) -> int: ...
+
+    def get(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Ids of the rows: int64, or object holding str."""
+
+    def find(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Row of each id, -1 where there is none."""
+
+    def all(self) -> Any:
+        """Every id in row order: an int64 array, or a pyarrow.StringArray."""
+
+
+class RangeIds:
+    """Consecutive int64 ids."""
+
+    def __init__(self, first: int, rows: int) -> None:
+        self.first = first
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def get(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.asarray(rows, np.int64) + self.first
+
+    def find(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        rows = ids - self.first
+        return np.where((rows >= 0) & (rows < self.rows), rows, -1)
+
+    def all(self) -> npt.NDArray[np.int64]:
+        return np.arange(self.first, self.first + self.rows, dtype=np.int64)
+
+
+class IntIds:
+    """int64 ids, ascending or with the permutation that sorts them."""
+
+    def __init__(
+        self, ids: npt.NDArray[np.int64], order: npt.NDArray[np.uint32] | None = None
+    ) -> None:
+        self._ids = ids
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def get(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return self._ids[rows]
+
+    def find(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        count = len(self._ids)
+        if count == 0:
+            return np.full(len(ids), -1, np.int64)
+        if self._order is None:
+            rows = np.minimum(np.searchsorted(self._ids, ids), count - 1)
+        else:
+            place = np.minimum(self._search(ids), count - 1)
+            rows = self._order[place].astype(np.int64)
+        return np.where(self._ids[rows] == ids, rows, -1)
+
+    def all(self) -> npt.NDArray[np.int64]:
+        return self._ids
+
+    def _search(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """searchsorted through the permutation; NumPy's own would copy it to int64 each time."""
+        assert self._order is not None
+        low = np.zeros(len(ids), np.int64)
+        high = np.full(len(ids), len(self._ids), np.int64)
+        for _ in range(len(self._ids).bit_length()):
+            middle = np.minimum((low + high) >> 1, len(self._ids) - 1)
+            less = (self._ids[self._order[middle]] < ids) & (low < high)
+            low = np.where(less, middle + 1, low)
+            high = np.where(less, high, np.minimum(high, middle))
+        return low
+
+
+class TextIds:
+    """Text ids, found through their sorted hashes and compared in full."""
+
+    def __init__(
+        self,
+        texts: pa.StringArray,
+        hashes: npt.NDArray[np.uint64],
+        order: npt.NDArray[np.uint32],
+    ) -> None:
+        self._texts = texts
+        self._hashes = hashes
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def get(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        found: npt.NDArray[Any] = self._texts.take(_arrow(rows)).to_numpy(zero_copy_only=False)
+        return found
+
+    def find(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        if len(self._texts) == 0:
+            return np.full(len(ids), -1, np.int64)
+        wanted = hash_texts(ids)
+        place = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
+        rows = np.full(len(ids), -1, np.int64)
+        known = np.flatnonzero(self._hashes[place] == wanted)
+        candidates = self._order[place[known]].astype(np.int64)
+        same = self.get(candidates) == ids[known]
+        rows[known[same]] = candidates[same]
+        for i in known[~same]:  # two texts of one hash: one pair in 2**64 by chance
+            rows[i] = self._walk(int(place[i]), wanted[i], ids[i])
+        return rows
+
+    def all(self) -> pa.StringArray:
+        return self._texts
+
+    @cached_property
+    def row_hashes(self) -> npt.NDArray[np.uint64]:
+        """The hash of each row's id, so that a merge hashes no text again."""
+        by_row = np.empty(len(self._hashes), np.uint64)
+        by_row[self._order] = self._hashes
+        return by_row
+
+    def _walk(self, place: int, digest: np.uint64, text: str) -> int:
+        while place < len(self._hashes) and self._hashes[place] == digest:
+            row = int(self._order[place])
+            if self._texts[row].as_py() == text:
+                return row
+            place += 1
+        return -1
+
+
+def hash_texts(ids: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """XXH3-64 of each text's UTF-8."""
+    digest = xxhash.xxh3_64_intdigest
+    return np.fromiter((digest(text.encode()) for text in ids), np.uint64, len(ids))
+
+
+def write_ids(
+    writer: ContainerWriter, ids: Any, hashes: npt.NDArray[np.uint64] | None = None
+) -> dict[str, Any]:
+    """Write the sections for `ids` (int64 array or StringArray) and return their meta.
+
+    Takes 16 bytes a row beside the ids themselves for sorting.
+    """
+    if not isinstance(ids, np.ndarray):
+        return _write_texts(writer, ids, hashes)
+    if len(ids) and bool(np.all(ids[1:] - ids[:-1] == 1)):
+        return {"kind": "range", "first": int(ids[0])}
+    writer.add("ids", np.ascontiguousarray(ids, "<i8"))
+    if bool(np.all(ids[1:] > ids[:-1])):
+        return {"kind": "ascending"}
+    writer.add("ids.order", np.argsort(ids, kind="stable").astype("<u4"))
+    return {"kind": "any"}
+
+
+def _write_texts(
+    writer: ContainerWriter, texts: pa.StringArray, hashes: npt.NDArray[np.uint64] | None
+) -> dict[str, Any]:
+    if hashes is None:
+        hashes = hash_texts(texts.to_numpy(zero_copy_only=False))
+    order = np.argsort(hashes, kind="stable")
+    offsets = np.frombuffer(texts.buffers()[1], "<i4")[texts.offset :][: len(texts) + 1]
+    writer.add("ids.offsets", offsets - offsets[:1])
+    writer.begin("ids.text")
+    writer.write(texts.buffers()[2][int(offsets[0]) : int(offsets[-1])])
+    writer.add("ids.hashes", hashes[order].astype("<u8"))
+    writer.add("ids.order", order.astype("<u4"))
+    return {"kind": "text", "length": int(offsets[-1] - offsets[0])}
+
+
+def open_ids(container: Container, rows: int) -> IdColumn:
+    """The id column of a segment file; hashes its sections and checks what a find relies on."""
+    meta = container.meta.get("ids")
+    kind = meta.get("kind") if isinstance(meta, dict) else None
+    if kind == "range":
+        first = meta["first"]
+        if not isinstance(first, int) or not 0 <= first <= 2**63 - 1 - rows:
+            raise container.damaged("ids of 63 bits", repr(first)[:40])
+        return RangeIds(first, rows)
+    if kind == "ascending":
+        return IntIds(container.array("ids", "<i8", (rows,)))
+    if kind == "any":
+        return IntIds(container.array("ids", "<i8", (rows,)), _order(container, rows))
+    if kind == "text":
+        return _open_texts(container, rows, meta["length"])
+    raise container.damaged("a known kind of ids", repr(kind)[:40])
+
+
+def _open_texts(container: Container, rows: int, length: Any) -> TextIds:
+    import pyarrow as pa
+
+    offsets = container.buffer("ids.offsets")
+    text = container.buffer("ids.text")
+    if offsets.size != 4 * (rows + 1) or text.size != length:
+        raise container.damaged(f"{rows} text ids", f"{offsets.size} bytes of offsets")
+    texts = pa.StringArray.from_buffers(rows, offsets, text)
+    try:
+        texts.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise container.damaged("text ids in UTF-8", error) from None
+    return TextIds(texts, container.array("ids.hashes", "<u8", (rows,)), _order(container, rows))
+
+
+def _order(container: Container, rows: int) -> npt.NDArray[np.uint32]:
+    order = container.array("ids.order", "<u4", (rows,))
+    if rows and int(order.max()) >= rows:
+        raise container.damaged(f"row numbers below {rows}", int(order.max()))
+    return order
+
+
+def _arrow(rows: npt.NDArray[np.int64]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(rows)

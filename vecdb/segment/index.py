@@ -1,0 +1,77 @@
+"""The index file of a segment (``idx-``): its graph and codes, one section per array.
+
+An index is derived data. Whatever is wrong with it, the segment answers by exact scan and the
+index is built anew; it never makes an answer wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vecdb.segment import format as f
+from vecdb.segment.writer import ContainerWriter
+
+if TYPE_CHECKING:
+    from vecdb.graph import Graph
+    from vecdb.segment.container import Container
+    from vecdb.segment.fs import Directory
+
+__all__ = ["open_graph", "write_index"]
+
+_DTYPE = re.compile(r"[<|][iuf][1248]")
+_MAX_AXES = 3
+
+
+def write_index(directory: Directory, name: str, header: f.Header, graph: Graph) -> f.FileInfo:
+    """Write a graph's arrays and make them durable."""
+    writer = ContainerWriter(directory, name, header)
+    try:
+        described = {}
+        for key, array in graph.arrays.items():
+            little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+            writer.add(key, little, f.PAGE)
+            described[key] = [little.dtype.str, list(little.shape)]
+        return writer.finish({"rows": graph.rows, "arrays": described, "graph": graph.meta})
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def open_graph(container: Container, rows: int, dim: int) -> Graph:
+    """The graph over the mapped file: every section hashed, every link checked.
+
+    Raises
+    ------
+    CorruptionError
+        Naming the file.
+    """
+    from vecdb.graph import Graph
+
+    meta = container.meta
+    described = meta.get("arrays")
+    if meta.get("rows") != rows or not isinstance(described, dict):
+        raise container.damaged(f"an index of {rows} rows", f"{meta.get('rows')!r}"[:40])
+    arrays = {name: _array(container, name, entry) for name, entry in described.items()}
+    try:
+        return Graph.from_arrays(arrays, meta.get("graph"), rows, dim)
+    except (ValueError, TypeError, KeyError) as error:
+        raise container.damaged("a usable graph", str(error)[:200]) from None
+
+
+def _array(container: Container, name: str, entry: Any) -> Any:
+    try:
+        kind, shape = entry
+        extents = tuple(int(extent) for extent in shape)
+    except (TypeError, ValueError):
+        raise container.damaged(f"dtype and shape of {name!r}", f"{entry!r}"[:80]) from None
+    if (
+        not isinstance(kind, str)
+        or not _DTYPE.fullmatch(kind)
+        or len(extents) > _MAX_AXES
+        or any(extent < 0 for extent in extents)
+    ):
+        raise container.damaged(f"dtype and shape of {name!r}", f"{entry!r}"[:80])
+    return container.array(name, kind, extents)

@@ -1,0 +1,252 @@
+"""A segment: an immutable run of rows with ids, vectors and metadata columns in one file."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vecdb.errors import CorruptionError
+from vecdb.segment import format as f
+from vecdb.segment.columns import BlockStats, open_column, open_stats, write_column
+from vecdb.segment.ids import IdColumn, open_ids, write_ids
+from vecdb.segment.index import open_graph
+from vecdb.segment.writer import ContainerWriter
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from vecdb.graph import Graph
+    from vecdb.schema import Schema
+    from vecdb.segment.container import Container
+    from vecdb.segment.fs import Directory
+
+__all__ = ["Segment", "write_segment"]
+
+_log = logging.getLogger("vecdb")
+
+
+class Segment:
+    """Rows of one segment file, mapped; touched, hashed and checked only as far as they are used.
+
+    Safe to share between threads. Views that it hands out keep the mapping alive, also after the
+    file has been unlinked; when the last one is gone the mapping is gone.
+
+    Attributes
+    ----------
+    rows : int
+        Number of rows, deleted ones included.
+    schema : Schema
+        The collection's schema; columns that are younger than the file read null.
+    files : tuple of Container
+        The segment file and, where there is one, its index file.
+    """
+
+    def __init__(
+        self, container: Container, schema: Schema, rows: int, index: Container | None = None
+    ) -> None:
+        self.rows = rows
+        self.schema = schema
+        self._file = container
+        self._index = index
+        self._graph: Graph | None = None
+        self._graph_opened = index is None
+        self._cache: dict[str, Any] = {}
+        self._positions: dict[str, int] | None = None
+
+    def __repr__(self) -> str:
+        return f"Segment({self._file.path.name}, rows={self.rows})"
+
+    @property
+    def id(self) -> int:
+        """Number of the segment file."""
+        return self._file.id
+
+    @property
+    def info(self) -> f.FileInfo:
+        """The segment file as the manifest refers to it."""
+        return self._file.info
+
+    @property
+    def index(self) -> f.FileInfo | None:
+        """The index file as the manifest refers to it; None when there is none."""
+        return None if self._index is None else self._index.info
+
+    @property
+    def files(self) -> tuple[Container, ...]:
+        return (self._file,) if self._index is None else (self._file, self._index)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the files together."""
+        return sum(file.length for file in self.files)
+
+    @property
+    def vectors(self) -> npt.NDArray[Any]:
+        """(rows, dim) float32 or float16, read-only, on the mapping. Not hashed: see verify."""
+        vectors = self._cache.get("vectors")
+        if vectors is None:
+            self._check_meta()
+            shape = (self.rows, self.schema.dim)
+            vectors = self._file.array(
+                "vectors", np.dtype(self.schema.dtype).newbyteorder("<"), shape, verify=False
+            )
+
+            self._cache["vectors"] = vectors
+        return vectors
+
+    @property
+    def ids(self) -> IdColumn:
+        """The id column."""
+        ids: IdColumn | None = self._cache.get("ids")
+        if ids is None:
+            self._check_meta()
+            ids = self._cache["ids"] = open_ids(self._file, self.rows)
+        return ids
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Names and types of the metadata columns."""
+        import pyarrow as pa
+
+        return pa.schema([]) if self.schema.columns is None else self.schema.columns
+
+    def column(self, name: str) -> pa.Array[Any]:
+        """One metadata column, (rows,), on the mapping; all null when younger than the file."""
+        key = f"column {name}"
+        column = self._cache.get(key)
+        if column is None:
+            column = self._cache[key] = self._open_column(name)
+        return column
+
+    def block_stats(self, name: str) -> BlockStats | None:
+        """Zone maps of a column; None where there are none (text, lists, younger columns)."""
+        key = f"stats {name}"
+        if key not in self._cache:
+            position = self._stored().get(name)
+            self._cache[key] = None if position is None else open_stats(
+                self._file, position, self.columns.field(name).type, self.rows
+            )  # fmt: skip
+        stats: BlockStats | None = self._cache[key]
+        return stats
+
+    @property
+    def graph(self) -> Graph | None:
+        """The graph, hashed and checked on first use; None when there is none or it is damaged."""
+        if not self._graph_opened:
+            try:
+                assert self._index is not None
+                self._graph = open_graph(self._index, self.rows, self.schema.dim)
+            except CorruptionError as error:
+                _log.warning("exact scan until the index is rebuilt: %s", error)
+            self._graph_opened = True
+        return self._graph
+
+    @property
+    def indexed(self) -> bool:
+        """Whether there is an index that has not proved damaged."""
+        return self._index is not None and (not self._graph_opened or self._graph is not None)
+
+    def with_schema(self, schema: Schema) -> Segment:
+        """The same rows under a schema with more columns."""
+        changed = copy.copy(self)
+        changed.schema = schema
+        return changed
+
+    def with_index(self, index: Container | None) -> Segment:
+        """The same rows with another index."""
+        changed = copy.copy(self)
+        changed._index = index
+        changed._graph = None
+        changed._graph_opened = index is None
+        return changed
+
+    def verify(self) -> list[str]:
+        """Hash every byte of the files; the problems found, each naming its file."""
+        problems = [problem for file in self.files for problem in file.problems()]
+        if problems:
+            return problems
+        try:
+            _ = self.vectors, self.ids
+            for name in self._stored():
+                if name in self.columns.names:
+                    self.column(name)
+            if self._index is not None:
+                open_graph(self._index, self.rows, self.schema.dim)
+        except CorruptionError as error:
+            problems.append(str(error))
+        return problems
+
+    def _open_column(self, name: str) -> pa.Array[Any]:
+        import pyarrow as pa
+
+        kind = self.columns.field(name).type
+        position = self._stored().get(name)
+        if position is None:
+            return pa.nulls(self.rows, kind)
+        return open_column(self._file, position, kind, self.rows)
+
+    def _stored(self) -> dict[str, int]:
+        if self._positions is None:
+            self._check_meta()
+            entries = self._file.meta.get("columns")
+            try:
+                self._positions = {name: i for i, (name, _, _) in enumerate(entries)}  # type: ignore[arg-type]
+            except (TypeError, ValueError):
+                raise self._file.damaged("a list of columns", f"{entries!r}"[:80]) from None
+        return self._positions
+
+    def _check_meta(self) -> None:
+        meta = self._file.meta
+        expected = {"rows": self.rows, "dim": self.schema.dim, "dtype": self.schema.dtype}
+        found = {key: meta.get(key) for key in expected}
+        if found != expected:
+            raise self._file.damaged(expected, str(found)[:120])
+
+
+def write_segment(
+    directory: Directory,
+    name: str,
+    header: f.Header,
+    schema: Schema,
+    rows: int,
+    *,
+    vectors: Iterable[npt.NDArray[Any]],
+    ids: Any,
+    column: Callable[[str], pa.Array[Any]],
+    hashes: npt.NDArray[np.uint64] | None = None,
+) -> f.FileInfo:
+    """Write a segment file and make it durable.
+
+    Parameters
+    ----------
+    vectors : iterable of ndarray
+        Blocks of (n, dim) rows in order, `rows` in all.
+    ids : ndarray or pyarrow.StringArray
+        (rows,) int64 or text.
+    column : callable
+        Gives a whole metadata column, (rows,), by name; called once for each.
+    hashes : ndarray, optional
+        (rows,) XXH3-64 of text ids where they are known.
+    """
+    writer = ContainerWriter(directory, name, header)
+    try:
+        writer.begin("vectors", f.PAGE)
+        for block in vectors:
+            writer.write(np.ascontiguousarray(block, np.dtype(schema.dtype).newbyteorder("<")))
+        meta = {
+            "rows": rows,
+            "dim": schema.dim,
+            "dtype": schema.dtype,
+            "ids": write_ids(writer, ids, hashes),
+        }
+        names = [] if schema.columns is None else schema.columns.names
+        meta["columns"] = [[n, *write_column(writer, i, column(n))] for i, n in enumerate(names)]
+        return writer.finish(meta)
+    except BaseException:
+        writer.abandon()
+        raise

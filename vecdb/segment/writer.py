@@ -1,0 +1,124 @@
+"""Writes one container file, section after section, in a single pass."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xxhash
+
+from vecdb.segment import format as f
+
+if TYPE_CHECKING:
+    from vecdb.segment.fs import Directory
+
+__all__ = ["ContainerWriter"]
+
+
+class ContainerWriter:
+    """A container file on its way to disk; memory use is one buffer of the caller's.
+
+    Sections are written one after the other: :meth:`begin`, any number of :meth:`write` and
+    :meth:`skip`, then the next. :meth:`finish` makes the file durable; :meth:`abandon` removes
+    what an error left.
+    """
+
+    def __init__(self, directory: Directory, name: str, header: f.Header) -> None:
+        self._directory = directory
+        self._name = name
+        self._header = header
+        self._sections: list[f.Section] = []
+        self._hashes: list[list[int]] = []
+        self._block = xxhash.xxh3_64()
+        self._filled = 0  # bytes in the current block
+        self._file = directory.create(name)
+        self._file.write(header.pack())
+
+    def add(self, name: str, data: Any, align: int = f.ALIGN) -> None:
+        """A whole section from one buffer or C-contiguous array."""
+        self.begin(name, align)
+        self.write(data)
+
+    def begin(self, name: str, align: int = f.ALIGN) -> None:
+        """End the section before and start one at the next multiple of `align`."""
+        if len(name.encode("ascii")) > f.MAX_NAME:
+            raise ValueError(f"section name {name!r} is longer than {f.MAX_NAME} bytes")
+        self._end_section()
+        self._pad(align)
+        self._sections.append(f.Section(name, self._file.length, 0, 0, 0))
+        self._hashes.append([])
+
+    def write(self, data: Any) -> None:
+        """Append to the current section."""
+        if isinstance(data, np.ndarray):
+            data = data.reshape(-1).view(np.uint8)
+        view = memoryview(data).cast("B")
+        self._hash(view)
+        self._file.write(view)
+
+    def skip(self, length: int) -> None:
+        """Append zeros to the current section as a hole in the file."""
+        head = min(length, (f.BLOCK - self._filled) % f.BLOCK)
+        self._hash(memoryview(bytes(head)))
+        whole, rest = divmod(length - head, f.BLOCK)
+        self._hashes[-1].extend([f.ZERO_BLOCK_HASH] * whole)
+        self._hash(memoryview(bytes(rest)))
+        self._file.skip(length)
+
+    def finish(self, meta: dict[str, Any]) -> f.FileInfo:
+        """Write hashes and footer, sync the file, close it."""
+        self._end_section()
+        self._pad(8)
+        rows = []
+        for section, hashes in zip(self._sections, self._hashes, strict=True):
+            packed = np.array(hashes, dtype="<u8").tobytes()
+            rows.append(
+                f.ROW.pack(section.name.encode(), section.offset, section.length,
+                           self._file.length, xxhash.xxh3_64_intdigest(packed))
+            )  # fmt: skip
+            self._file.write(packed)
+        encoded = json.dumps(meta, separators=(",", ":")).encode()
+        footer = b"".join(rows) + encoded
+        start = self._file.length
+        tail = f.Tail(start, len(rows), len(encoded), start + len(footer) + f.TAIL.size)
+        digest = f.footer_hash(self._header.pack(), footer, tail.pack(0))
+        self._file.write(footer, tail.pack(digest))
+        self._file.sync()
+        self._file.close()
+        return f.FileInfo(self._header.id, tail.length, digest)
+
+    def abandon(self) -> None:
+        """Close and remove the unfinished file."""
+        self._file.close()
+        self._directory.unlink(self._name)
+
+    def _hash(self, view: memoryview) -> None:
+        position = 0
+        while position < len(view):
+            piece = view[position : position + f.BLOCK - self._filled]
+            if len(piece) == f.BLOCK:
+                self._hashes[-1].append(xxhash.xxh3_64_intdigest(piece))
+            else:
+                self._block.update(piece)
+                self._filled += len(piece)
+                if self._filled == f.BLOCK:
+                    self._end_block()
+            position += len(piece)
+
+    def _end_block(self) -> None:
+        self._hashes[-1].append(self._block.intdigest())
+        self._block.reset()
+        self._filled = 0
+
+    def _end_section(self) -> None:
+        if not self._sections:
+            return
+        if self._filled:
+            self._end_block()
+        last = self._sections[-1]
+        if not last.length:
+            self._sections[-1] = last._replace(length=self._file.length - last.offset)
+
+    def _pad(self, align: int) -> None:
+        self._file.write(bytes(-self._file.length % align))

@@ -1,0 +1,11 @@
+"""Durability: files and lock, write-ahead log, memtable, manifest, snapshots, recovery.
+
+A change goes ``writer`` -> ``record`` -> ``wal`` -> ``state`` (``memtable``) -> ``snapshot``; what
+has gathered in a memtable becomes a segment by a ``commit``, which publishes a ``manifest``.
+``loading`` and ``recovery`` are the way back. ``store`` is the face that the layers above see.
+"""
+
+from vecdb.store.snapshot import Part, Snapshot
+from vecdb.store.store import Store
+
+__all__ = ["Part", "Snapshot", "Store"]

@@ -1,0 +1,186 @@
+"""Opens what a manifest names: segments with their indexes and tombstones, then the logs."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vecdb.errors import CorruptionError, NotFoundError, StorageError, describe
+from vecdb.segment import Segment, bitmap
+from vecdb.segment.container import Container
+from vecdb.segment.format import Kind
+from vecdb.store import names, record
+from vecdb.store.manifest import Manifest, SegmentEntry, newest_generation, read_manifest
+from vecdb.store.snapshot import Part
+from vecdb.store.state import State
+from vecdb.store.wal import HEADER_SIZE, WalReader
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from vecdb.segment.fs import Directory
+
+__all__ = ["load", "open_next_log", "replay"]
+
+_log = logging.getLogger("vecdb")
+_TRIES = 100  # generations that may go by while one is being opened
+
+
+def load(
+    directory: Directory, known: Mapping[int, Segment] | None = None
+) -> tuple[Manifest, tuple[Part, ...], list[WalReader]]:
+    """The newest manifest, its segments mapped, and its first log opened.
+
+    A writer may replace the manifest and remove files meanwhile: then look again. Once mapped, a
+    file stays readable whatever happens to its name.
+
+    Parameters
+    ----------
+    known : mapping, optional
+        Open segments by file number, taken over instead of being opened anew.
+
+    Raises
+    ------
+    NotFoundError
+        There is no store here.
+    CorruptionError, VersionError, StorageError
+        A file is damaged or missing, newer, or can't be read.
+    """
+    for _ in range(_TRIES):
+        generation = newest_generation(directory)
+        if generation == 0:
+            raise NotFoundError(
+                describe(str(directory.path), expected="a vecdb collection",
+                         got="a folder without a manifest", fix="create it with vecdb.create(...)")
+            )  # fmt: skip
+        try:
+            manifest = read_manifest(directory, generation)
+            parts = tuple(
+                _open_part(directory, manifest, entry, known or {}) for entry in manifest.segments
+            )
+            return manifest, parts, [_first_log(directory, manifest)]
+        except (NotFoundError, StorageError) as error:
+            missing = isinstance(error, NotFoundError) or error.errno == errno.ENOENT
+            if not missing:
+                raise
+            if newest_generation(directory) == generation:
+                raise CorruptionError(
+                    describe(f"generation {generation}", expected="all of its files",
+                             got=str(error), fix="restore the file from a backup, or run "
+                             "`python -m vecdb repair`")
+                ) from None  # fmt: skip
+    raise StorageError(errno.EAGAIN, f"{directory.path} changes faster than it can be opened")
+
+
+def replay(directory: Directory, manifest: Manifest, state: State, logs: list[WalReader]) -> None:
+    """Apply every record of the logs to the state, opening log after log; `logs` has the first."""
+    while True:
+        apply_records(state, logs[-1])
+        following = open_next_log(directory, manifest, logs[-1])
+        if following is None:
+            break
+        apply_records(state, logs[-1])  # what was written before the writer moved on
+        if following.first != state.sequence + 1:
+            if following.length() == HEADER_SIZE:  # made for a commit that never came: no record
+                break
+            raise CorruptionError(
+                describe(str(logs[-1].path), expected=f"records up to {following.first - 1}",
+                         got=f"an end after {state.sequence}",
+                         fix="restore it from a backup, or run `python -m vecdb repair`")
+            )  # fmt: skip
+        state.start_memtable(following.number)
+        logs.append(following)
+    state.renew()
+
+
+def apply_records(state: State, log: WalReader) -> int:
+    """Apply the records that are new in a log; returns how many."""
+    count = 0
+    for entry in log.records():
+        try:
+            change = record.decode(entry.kind, entry.payload, state.schema)
+        except ValueError as error:
+            raise CorruptionError(
+                describe(f"{log.path}, record {entry.sequence}", expected="a readable record",
+                         got=str(error)[:200],
+                         fix="restore it from a backup, or run `python -m vecdb repair`")
+            ) from None  # fmt: skip
+        state.apply(change, entry.sequence)
+        count += 1
+    return count
+
+
+def open_next_log(directory: Directory, manifest: Manifest, log: WalReader) -> WalReader | None:
+    """The log after this one; None when there is none, or one whose creation was cut short."""
+    name = names.wal(log.number + 1)
+    size = directory.size(name)
+    if size < 0:
+        return None
+    try:
+        return WalReader(directory, log.number + 1, manifest.uuid)
+    except StorageError as error:
+        if error.errno == errno.ENOENT:
+            return None
+        raise
+    except CorruptionError:
+        # the header is durable before the first record is written, so nothing is lost here
+        if size <= HEADER_SIZE:
+            return None
+        raise
+
+
+def _first_log(directory: Directory, manifest: Manifest) -> WalReader:
+    log = WalReader(directory, manifest.wal, manifest.uuid)
+    if log.first != manifest.sequence + 1:
+        raise CorruptionError(
+            describe(str(log.path), expected=f"records from {manifest.sequence + 1}",
+                     got=f"records from {log.first}", fix="restore it from a backup, or run "
+                     "`python -m vecdb repair`")
+        )  # fmt: skip
+    return log
+
+
+def _open_part(
+    directory: Directory, manifest: Manifest, entry: SegmentEntry, known: Mapping[int, Segment]
+) -> Part:
+    segment = known.get(entry.file.id)
+    if segment is None or segment.schema != manifest.schema or segment.index != entry.index:
+        segment = _open_segment(directory, manifest, entry)
+    live = None
+    if entry.deletes is not None:
+        live = _open_live(directory, manifest, entry)
+    elif entry.live != entry.rows:
+        raise CorruptionError(f"manifest: segment {entry.file.id} has deleted rows but no bitmap")
+    return Part(segment, live, entry.live, entry.ids)
+
+
+def _open_segment(directory: Directory, manifest: Manifest, entry: SegmentEntry) -> Segment:
+    name = names.container(Kind.SEGMENT, entry.file.id)
+    container = Container(directory, name, Kind.SEGMENT, manifest.uuid, entry.file)
+    index = None
+    if entry.index is not None:
+        name = names.container(Kind.INDEX, entry.index.id)
+        try:
+            index = Container(directory, name, Kind.INDEX, manifest.uuid, entry.index)
+        except (CorruptionError, StorageError) as error:
+            if newest_generation(directory) != manifest.generation:
+                raise StorageError(errno.ENOENT, f"{name} was replaced") from None
+            _log.warning("exact scan until the index is rebuilt: %s", error)
+    return Segment(container, manifest.schema, entry.rows, index)
+
+
+def _open_live(
+    directory: Directory, manifest: Manifest, entry: SegmentEntry
+) -> npt.NDArray[np.uint8]:
+    assert entry.deletes is not None
+    name = names.container(Kind.TOMBSTONES, entry.deletes.id)
+    container = Container(directory, name, Kind.TOMBSTONES, manifest.uuid, entry.deletes)
+    live = container.array("live", np.uint8, (bitmap.nbytes(entry.rows),))
+    beyond = live & ~bitmap.all_live(entry.rows)
+    if container.segment != entry.file.id or bitmap.live_rows(live) != entry.live or beyond.any():
+        raise container.damaged(f"{entry.live} live rows of segment {entry.file.id}", "others")
+    return live

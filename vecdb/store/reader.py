@@ -1,0 +1,75 @@
+"""A reader: follows a store that another process writes, without a lock or a written byte."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from vecdb.store import names
+from vecdb.store.loading import apply_records, load, open_next_log, replay
+from vecdb.store.state import State
+
+if TYPE_CHECKING:
+    from vecdb.segment.fs import Directory
+    from vecdb.store.snapshot import Snapshot
+
+__all__ = ["Reader"]
+
+
+class Reader:
+    """The newest snapshot of a store at the time of opening or of the last refresh.
+
+    Attributes
+    ----------
+    published : Snapshot
+        What searches see.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()  # one refresh at a time
+        self._load()
+
+    def refresh(self) -> bool:
+        """Move on to the newest state; whether anything had changed.
+
+        Two stats and one read of 32 bytes when nothing has.
+        """
+        with self._lock:
+            generation = self._manifest.generation
+            moved = self._directory.size(names.manifest(generation + 1)) >= 0
+            if moved or self._directory.size(names.manifest(generation)) < 0:
+                for log in self._logs:
+                    log.close()
+                self._load()
+                return True
+            return self._follow()
+
+    def close(self) -> None:
+        """Close the logs; snapshots stay valid."""
+        for log in self._logs:
+            log.close()
+
+    def _follow(self) -> bool:
+        """Apply what the logs have more than at the last look."""
+        count = apply_records(self._state, self._logs[-1])
+        if open_next_log(self._directory, self._manifest, self._logs[-1]) is not None:
+            before = self._state.sequence
+            replay(self._directory, self._manifest, self._state, self._logs)
+            count += self._state.sequence - before
+        if count:
+            self.published: Snapshot = self._state.renew()
+        return count > 0
+
+    def _load(self) -> None:
+        known = {}
+        if hasattr(self, "published"):
+            known = {p.segment.id: p.segment for p in self.published.parts if p.data.files}
+        manifest, parts, self._logs = load(self._directory, known)
+        self._manifest = manifest
+        self._state = State(
+            manifest.schema, manifest.generation, manifest.sequence, manifest.next_id, parts,
+            manifest.wal,
+        )  # fmt: skip
+        replay(self._directory, manifest, self._state, self._logs)
+        self.published = self._state.current

@@ -1,0 +1,150 @@
+"""What a search sees: an immutable list of parts, each with the bitmap of its live rows.
+
+The store swaps its current snapshot by one reference; a search takes it once and never locks.
+A snapshot keeps the files of its segments mapped, so nothing that happens later changes it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vecdb.segment import bitmap
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from vecdb.schema import Schema
+    from vecdb.segment import Segment
+    from vecdb.store.memtable import MemtableView
+
+__all__ = ["Part", "Snapshot"]
+
+_ROUTED = 8  # parts from which on id bounds are compared before any part is looked into
+
+
+class Part:
+    """A run of rows and which of them are live.
+
+    Attributes
+    ----------
+    data : Segment or MemtableView
+        The rows.
+    live : ndarray or None
+        uint8 bitmap, LSB first, padded to 8 bytes; None when every row is live.
+    live_rows : int
+        Number of live rows.
+    bounds : (int, int) or None
+        Least and greatest int64 id in `data`; None when unknown.
+    """
+
+    __slots__ = ("bounds", "data", "live", "live_rows")
+
+    def __init__(
+        self,
+        data: Segment | MemtableView,
+        live: npt.NDArray[np.uint8] | None,
+        live_rows: int,
+        bounds: tuple[int, int] | None = None,
+    ) -> None:
+        self.data = data
+        self.live = live
+        self.live_rows = live_rows
+        self.bounds = bounds
+
+    @property
+    def segment(self) -> Segment:
+        """`data` of a part that is known to be a segment's."""
+        segment: Any = self.data
+        return segment  # type: ignore[no-any-return]
+
+    def find(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Row of each id, -1 where it is absent or deleted."""
+        rows = self.data.ids.find(ids)
+        if self.live is not None:
+            known = np.flatnonzero(rows >= 0)
+            dead = ~bitmap.test(self.live, rows[known])
+            if dead.any():
+                rows[known[dead]] = -1
+        return rows
+
+    def without(self, rows: npt.NDArray[np.int64]) -> Part:
+        """This part with more rows deleted (each of them live now)."""
+        if not len(rows):
+            return self
+        live = bitmap.cleared(self.live, self.data.rows, rows)
+        return Part(self.data, live, self.live_rows - len(rows), self.bounds)
+
+
+class Snapshot:
+    """The collection at one sequence number; immutable and safe to share between threads.
+
+    Attributes
+    ----------
+    schema : Schema
+    generation : int
+        Of the manifest that it rests on.
+    sequence : int
+        Number of the last record that it contains.
+    parts : tuple of Part
+        Segments, oldest first, then memtables.
+    rows : int
+        Number of live rows.
+    order : int
+        Grows with every change within one handle; a later snapshot has a greater one.
+    """
+
+    __slots__ = ("_routes", "generation", "order", "parts", "rows", "schema", "sequence")
+
+    def __init__(
+        self,
+        schema: Schema,
+        generation: int,
+        sequence: int,
+        parts: tuple[Part, ...],
+        rows: int,
+        order: int,
+    ) -> None:
+        self.schema = schema
+        self.generation = generation
+        self.sequence = sequence
+        self.parts = parts
+        self.rows = rows
+        self.order = order
+        self._routes: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"Snapshot(sequence={self.sequence}, generation={self.generation}, "
+            f"rows={self.rows}, parts={len(self.parts)})"
+        )
+
+    def find(self, ids: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """Where each id is: its part's number (int32) and row (int64), -1 when not there."""
+        part = np.full(len(ids), -1, np.int32)
+        row = np.full(len(ids), -1, np.int64)
+        missing = np.arange(len(ids))
+        for number in self._candidates(ids):
+            if not len(missing):
+                break
+            rows = self.parts[number].find(ids if len(missing) == len(ids) else ids[missing])
+            found = rows >= 0
+            if found.any():
+                part[missing[found]] = number
+                row[missing[found]] = rows[found]
+                missing = missing[~found]
+        return part, row
+
+    def _candidates(self, ids: npt.NDArray[Any]) -> Any:
+        """Numbers of the parts that may hold one of the ids, newest first."""
+        if len(self.parts) < _ROUTED or ids.dtype != np.int64 or not len(ids):
+            return range(len(self.parts) - 1, -1, -1)
+        if self._routes is None:
+            bounds = [part.bounds or (0, 2**63 - 1) for part in self.parts]
+            self._routes = (
+                np.array([low for low, _ in bounds], np.int64),
+                np.array([high for _, high in bounds], np.int64),
+            )
+        lows, highs = self._routes
+        return np.flatnonzero((lows <= ids.max()) & (highs >= ids.min()))[::-1]

@@ -1,0 +1,357 @@
+"""The durable store: one writer, any number of readers, one directory of immutable files."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vecdb.errors import (
+    ArgumentError,
+    ClosedError,
+    CorruptionError,
+    ExistsError,
+    NotFoundError,
+    ReadOnlyError,
+    SchemaError,
+    describe,
+)
+from vecdb.segment.fs import Directory
+from vecdb.store import names
+from vecdb.store.background import Background
+from vecdb.store.lock import WriterLock
+from vecdb.store.manifest import Manifest, newest_generation, publish
+from vecdb.store.reader import Reader
+from vecdb.store.recovery import recover
+from vecdb.store.wal import WalWriter
+from vecdb.store.writer import Writer
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from vecdb.batch import Batch
+    from vecdb.schema import Schema
+    from vecdb.store.snapshot import Snapshot
+    from vecdb.workers import Workers
+
+__all__ = ["State", "Store"]
+
+Sync = Literal["full", "os"]
+State = Literal["created", "recovering", "running", "closing", "closed", "poisoned"]
+
+
+class Store:
+    """An open store; made by :meth:`create` and :meth:`open`.
+
+    Attributes
+    ----------
+    path : Path
+    mode : "r" or "w"
+    state : str
+        "created" | "recovering" | "running" | "closing" | "closed" | "poisoned".
+    """
+
+    def __init__(self, path: str | os.PathLike[str], mode: Literal["r", "w"], workers: Workers):
+        self.path = Path(path).absolute()
+        self.mode = mode
+        self.workers = workers
+        self.state: State = "created"
+        self._pid = os.getpid()
+        self._observers: list[Callable[[State], None]] = []
+        self._life = threading.Lock()
+        self._directory: Directory
+        self._core: Reader | Writer | None = None
+        self._lock: WriterLock | None = None
+        self._background: Background | None = None
+        self._torn_bytes = 0
+
+    # -- opening -------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        schema: Schema,
+        *,
+        sync: Sync = "full",
+        workers: Workers,
+        exist_ok: bool = False,
+    ) -> Store:
+        """Create a store and open it for writing.
+
+        Raises
+        ------
+        ExistsError
+            There is something at `path` already, and not (with `exist_ok`) a store.
+        SchemaError
+            With `exist_ok`: the store there holds something else.
+        """
+        self = cls(path, "w", workers)
+        _make_folder(self.path)
+        directory = Directory(self.path)
+        generation = newest_generation(directory)
+        if generation == 0:
+            _refuse_foreign(directory)
+            lock = WriterLock(directory)
+            try:
+                _found(directory, schema)
+            finally:
+                lock.release()
+        elif not exist_ok:
+            raise ExistsError(
+                errno.EEXIST,
+                describe(str(self.path), expected="nothing there", got="a vecdb collection",
+                         fix="open it with vecdb.open(path, mode='w'), or pass exist_ok=True"),
+            )  # fmt: skip
+        directory.close()
+        self._open(sync=sync)
+        if generation and not _same(self.schema, schema):
+            self.close()
+            raise SchemaError(
+                describe(str(self.path), expected=f"{schema}", got=f"{self.schema}",
+                         fix="open it with vecdb.open, or choose another path")
+            )  # fmt: skip
+        return self
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        mode: Literal["r", "w"] = "r",
+        *,
+        sync: Sync = "full",
+        workers: Workers,
+        verify: Literal["fast", "full"] = "fast",
+    ) -> Store:
+        """Open a store to read, in any number of processes, or as its one writer.
+
+        Parameters
+        ----------
+        verify : "fast" or "full"
+            "full" hashes every byte before anything is answered.
+
+        Raises
+        ------
+        NotFoundError, LockedError, CorruptionError, VersionError, StorageError
+        """
+        if mode not in ("r", "w"):
+            raise ArgumentError(
+                describe("mode", expected="'r' or 'w'", got=repr(mode), fix="pass mode='r'")
+            )
+        self = cls(path, mode, workers)
+        self._open(sync=sync)
+        if verify == "full":
+            problems = self.verify()
+            if problems:
+                self.close()
+                raise CorruptionError("; ".join(problems))
+        return self
+
+    def _open(self, *, sync: Sync) -> None:
+        if not self.path.is_dir():
+            found = "a file" if self.path.exists() else "nothing"
+            raise _not_found(self.path, found)
+        self._directory = Directory(self.path, durable=sync == "full")
+        self._become("recovering")
+        try:
+            if self.mode == "r":
+                self._core = Reader(self._directory)
+            else:
+                self._open_writer(durable=sync == "full")
+        except BaseException:
+            self._release()
+            self._become("closed")
+            raise
+        self._become("running")
+
+    def _open_writer(self, *, durable: bool) -> None:
+        if newest_generation(self._directory) == 0:
+            raise _not_found(self.path, "a folder without a manifest")
+        self._lock = WriterLock(self._directory)
+        found = recover(self._directory, durable=durable)
+        self._torn_bytes = found.torn_bytes
+        self._core = writer = Writer(
+            self._directory, found.manifest, found.state, found.wal, self._on_failure
+        )
+        while found.checkpoint and writer.flush_oldest():
+            pass
+        self._background = Background(writer, lambda: False)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The current snapshot: one reference, no lock."""
+        core = self._core
+        if core is None:
+            raise self._closed()
+        return core.published
+
+    @property
+    def schema(self) -> Schema:
+        """The schema of the current snapshot."""
+        return self.snapshot.schema
+
+    def refresh(self) -> bool:
+        """Move a reader on to the newest state; whether there was one. A writer is always there."""
+        core = self._core
+        if core is None:
+            raise self._closed()
+        return core.refresh() if isinstance(core, Reader) else False
+
+    def verify(self) -> list[str]:
+        """Hash every byte of every file of the snapshot; the problems, each naming its file."""
+        return [problem for part in self.snapshot.parts for problem in part.data.verify()]
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def append(self, batch: Batch, *, replace: bool = False, schema: Schema | None = None) -> None:
+        """Add rows; back when they are durable and visible.
+
+        Parameters
+        ----------
+        replace : bool
+            Delete the rows that have one of the ids first, in one atomic step.
+        schema : Schema, optional
+            The schema whose columns were inferred from a first metadata.
+
+        Raises
+        ------
+        DuplicateIdError
+            Without `replace`: an id is in the store already; nothing was written.
+        """
+        self._writer().append(batch, replace=replace, schema=schema)
+
+    def delete(self, ids: npt.NDArray[Any]) -> int:
+        """Delete rows by id; back when that is durable. Returns how many there were."""
+        return self._writer().delete(ids)
+
+    def add_columns(self, columns: pa.Schema) -> None:
+        """Add metadata columns; rows that are there already read null."""
+        self._writer().add_columns(columns)
+
+    def next_id(self, count: int = 1) -> int:
+        """The first of `count` consecutive ids that are free and that no other caller gets."""
+        return self._writer().next_id(count)
+
+    def flush(self) -> None:
+        """Put everything into segments."""
+        self._writer().flush()
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def subscribe(self, callback: Callable[[State], None]) -> Callable[[], None]:
+        """Call `callback(state)` at each change of :attr:`state`; returns what ends that."""
+        self._observers.append(callback)
+        return lambda: self._observers.remove(callback)
+
+    def close(self) -> None:
+        """Flush and let go of the files; views that were handed out stay valid. Twice is fine."""
+        with self._life:
+            if self.state in ("closed", "closing"):
+                return
+            forked = self._pid != os.getpid()
+            sound = self.state == "running" and not forked
+            self._become("closing")
+        try:
+            if isinstance(self._core, Writer) and not forked:
+                if self._background is not None:
+                    self._background.stop()
+                if sound:
+                    self._core.flush()
+                self._core.close()
+        finally:
+            self._release()
+            self._become("closed")
+
+    def _release(self) -> None:
+        if isinstance(self._core, Reader):
+            self._core.close()
+        self._core = None
+        self._background = None
+        if self._lock is not None:
+            self._lock.release()
+        self._directory.close()
+
+    def _writer(self) -> Writer:
+        core = self._core
+        if core is None:
+            raise self._closed()
+        if not isinstance(core, Writer):
+            raise ReadOnlyError(
+                describe(str(self.path), expected="a handle that can write", got="mode='r'",
+                         fix="open it with mode='w'")
+            )  # fmt: skip
+        if self._pid != os.getpid():
+            raise ClosedError(
+                describe(str(self.path), expected="the process that opened it",
+                         got="a forked child", fix="open it with mode='r' in the child")
+            )  # fmt: skip
+        return core
+
+    def _closed(self) -> ClosedError:
+        return ClosedError(
+            describe(str(self.path), expected="an open collection", got=self.state,
+                     fix="open it again with vecdb.open")
+        )  # fmt: skip
+
+    def _become(self, state: State) -> None:
+        self.state = state
+        for observer in list(self._observers):
+            observer(state)
+
+    def _on_failure(self, error: BaseException) -> None:
+        if self.state == "running":
+            self._become("poisoned")
+
+
+def _not_found(path: Path, found: str) -> NotFoundError:
+    return NotFoundError(
+        describe(str(path), expected="a vecdb collection", got=found,
+                 fix="create it with vecdb.create(...)")
+    )  # fmt: skip
+
+
+def _make_folder(path: Path) -> None:
+    if path.is_dir():
+        return
+    if path.exists():
+        raise ExistsError(
+            errno.EEXIST, describe(str(path), expected="nothing or a folder", got="a file",
+                                   fix="choose another path")
+        )  # fmt: skip
+    if not path.parent.is_dir():
+        raise _not_found(path.parent, "nothing")
+    Directory.make(path)
+
+
+def _refuse_foreign(directory: Directory) -> None:
+    """A folder may hold what an interrupted creation left, and nothing else."""
+    for name in directory.names():
+        if name != names.LOCK and not names.is_own(name):
+            raise ExistsError(
+                errno.EEXIST, describe(str(directory.path), expected="an empty folder",
+                                       got=f"{name!r} in it", fix="choose another path")
+            )  # fmt: skip
+
+
+def _found(directory: Directory, schema: Schema) -> None:
+    """Write the first log and manifest; what an interrupted creation left is removed."""
+    for name in directory.names():
+        if names.is_own(name):
+            directory.unlink(name)
+    manifest = Manifest(uuid=uuid.uuid4().bytes, generation=1, schema=schema)
+    WalWriter(directory, manifest.wal, manifest.uuid, 1, durable=True).close()
+    publish(directory, manifest)
+
+
+def _same(found: Schema, wanted: Schema) -> bool:
+    if wanted.columns is None:
+        found = dataclasses.replace(found, columns=None)
+    return found == wanted

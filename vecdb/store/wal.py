@@ -1,0 +1,250 @@
+"""The write-ahead log: records that are on disk before they are acknowledged.
+
+::
+
+    header, 64 bytes                          record
+      8  magic b"vecdbwal"                      4  magic 0x6c617776
+      4  format version (1)                     4  length of the payload
+      4  zero                                   8  sequence number
+     16  UUID of the store                      1  type, see record.py
+      8  number of this log                     7  zero
+      8  salt, random                           8  XXH3-64, seeded with the salt, over the 24
+      8  sequence number of the first record       bytes before and the payload
+      8  XXH3-64 of the 56 bytes before            payload
+
+Sequence numbers follow each other without a gap, through one log and from one log to the next.
+The salt keeps what an older log left in reused blocks from looking like a record of this one.
+
+A log ends at the first record that is not valid. What stands behind the end is a torn tail: the
+end of a write that was never acknowledged. A valid record with a greater sequence number behind
+it, though, means that acknowledged bytes were damaged.
+
+Space is not preallocated: on ext4 fdatasync took 4.0 ms after an appending write, 4.0 ms into
+fallocated and 4.0 ms into zeroed space (medians of 300 writes of 2 kB).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import xxhash
+
+from vecdb.errors import CorruptionError, PoisonedError, VersionError, describe
+from vecdb.segment import fs
+from vecdb.store import names
+
+if TYPE_CHECKING:
+    from vecdb.segment.fs import Directory
+
+__all__ = ["HEADER_SIZE", "WalReader", "WalRecord", "WalWriter"]
+
+VERSION = 1
+MAGIC = b"vecdbwal"
+RECORD_MAGIC = 0x6C617776
+MAX_PAYLOAD = (1 << 32) - 1
+HEADER_SIZE = 64
+_HEADER = struct.Struct("<8sI4x16sQQQ")
+_RECORD = struct.Struct("<IIQB7x")
+_HASH = struct.Struct("<Q")
+RECORD_SIZE = _RECORD.size + _HASH.size
+
+
+class WalRecord(NamedTuple):
+    """A valid record as it stands in the log."""
+
+    sequence: int
+    kind: int
+    payload: memoryview
+
+
+class WalWriter:
+    """Appends records to a log of its own. One thread appends; any thread may sync."""
+
+    def __init__(
+        self, directory: Directory, number: int, store: bytes, first: int, *, durable: bool
+    ) -> None:
+        self.number = number
+        self.durable = durable
+        self.sequence = first - 1  # of the last record
+        self.salt = int.from_bytes(os.urandom(8), "little")
+        self._file = directory.create(names.wal(number))
+        head = _HEADER.pack(MAGIC, VERSION, store, number, self.salt, first)
+        self._file.write(head + _HASH.pack(xxhash.xxh3_64_intdigest(head)))
+        self._file.sync()
+        directory.sync()
+        self._synced = self._file.length
+        self._sync_lock = threading.Lock()
+        self._broken = False
+
+    @classmethod
+    def resume(cls, directory: Directory, reader: WalReader, *, durable: bool) -> WalWriter:
+        """Go on with a log that has a header and nothing behind it."""
+        if reader.length() != HEADER_SIZE:
+            raise ValueError("a log with records is never appended to again")
+        self = cls.__new__(cls)
+        self.number, self.durable, self.sequence = reader.number, durable, reader.first - 1
+        self.salt = reader.salt
+        self._file = directory.reopen(names.wal(reader.number))
+        self._synced = self._file.length
+        self._sync_lock = threading.Lock()
+        self._broken = False
+        return self
+
+    @property
+    def length(self) -> int:
+        """Bytes written."""
+        return self._file.length
+
+    def append(self, kind: int, payload: list[Any]) -> int:
+        """Write one record; returns the length of the log, to be given to :meth:`acknowledge`."""
+        size = sum(memoryview(piece).nbytes for piece in payload)
+        if size > MAX_PAYLOAD:
+            raise ValueError(f"a record of {size} bytes")
+        head = _RECORD.pack(RECORD_MAGIC, size, self.sequence + 1, kind)
+        digest = xxhash.xxh3_64(head, seed=self.salt)
+        for piece in payload:
+            digest.update(piece)
+        self._file.write(head + _HASH.pack(digest.intdigest()), *payload)
+        self.sequence += 1
+        return self._file.length
+
+    def acknowledge(self, length: int) -> None:
+        """Return when the first `length` bytes may be acknowledged.
+
+        Under sync="full" they are on disk then; callers that wait share one fdatasync.
+        """
+        if self.durable and self._synced < length:
+            self.sync(length)
+
+    def sync(self, length: int | None = None) -> None:
+        """Put the first `length` bytes (everything when not given) on disk."""
+        with self._sync_lock:
+            target = self._file.length
+            if self._synced >= (target if length is None else length):
+                return
+            if self._broken:  # a second fsync may report success for pages that were dropped
+                raise PoisonedError("an earlier sync of the write-ahead log failed")
+            self._broken = True
+            self._file.datasync()
+            self._broken = False
+            self._synced = target
+
+    def close(self) -> None:
+        """Close the file; what was not synced may still be lost."""
+        self._file.close()
+
+
+class WalReader:
+    """Reads a log forward, also while a writer appends to it.
+
+    Attributes
+    ----------
+    first, salt : int
+        Sequence number of the log's first record, and its salt, from the header.
+    position : int
+        Where the next record begins.
+    sequence : int
+        Of the last record that was read.
+    """
+
+    def __init__(self, directory: Directory, number: int, store: bytes) -> None:
+        self.number = number
+        self.path = directory.path / names.wal(number)
+        self._fd = directory.descriptor(names.wal(number))
+        try:
+            self._read_header(store)
+        except BaseException:
+            self.close()
+            raise
+        self.position = HEADER_SIZE
+        self.sequence = self.first - 1
+
+    def records(self) -> Iterator[WalRecord]:
+        """Every record from `position` to the end of what is valid."""
+        while (record := self._record_at(self.position, self.sequence + 1)) is not None:
+            self.position += RECORD_SIZE + len(record.payload)
+            self.sequence = record.sequence
+            yield record
+
+    def torn(self) -> bytes:
+        """The bytes behind the last valid record.
+
+        Raises
+        ------
+        CorruptionError
+            When a later record stands among them: these are no leftovers of a torn write.
+        """
+        tail = fs.read_at(self._fd, self.position, max(self.length() - self.position, 0))
+        if not tail.strip(b"\0"):
+            return b""
+        place = tail.find(_MAGIC_BYTES)
+        while place >= 0:
+            if self._record_at(self.position + place, None) is not None:
+                raise CorruptionError(
+                    describe(str(self.path), expected=f"record {self.sequence + 1} at byte "
+                             f"{self.position}", got="damaged bytes before later records",
+                             fix="restore it from a backup, or run `python -m vecdb repair`")
+                )  # fmt: skip
+            place = tail.find(_MAGIC_BYTES, place + 1)
+        return tail
+
+    def length(self) -> int:
+        """Bytes in the file now."""
+        return os.fstat(self._fd).st_size if self._fd >= 0 else 0
+
+    def close(self) -> None:
+        """Close the descriptor; closing twice is fine."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
+
+    def _record_at(self, position: int, expected: int | None) -> WalRecord | None:
+        """The valid record at a position; `expected` None takes any later sequence number."""
+        head = fs.read_at(self._fd, position, RECORD_SIZE)
+        if len(head) < RECORD_SIZE:
+            return None
+        magic, size, sequence, kind = _RECORD.unpack_from(head)
+        if magic != RECORD_MAGIC or position + RECORD_SIZE + size > self.length():
+            return None
+        if sequence != expected if expected is not None else sequence <= self.sequence:
+            return None
+        payload = fs.read_at(self._fd, position + RECORD_SIZE, size)
+        digest = xxhash.xxh3_64(head[: _RECORD.size], seed=self.salt)
+        digest.update(payload)
+        if digest.intdigest() != _HASH.unpack_from(head, _RECORD.size)[0]:
+            return None
+        return WalRecord(sequence, kind, memoryview(payload))
+
+    def _read_header(self, store: bytes) -> None:
+        head = fs.read_at(self._fd, 0, HEADER_SIZE)
+        problem = None
+        if len(head) < HEADER_SIZE:
+            problem = f"{len(head)} bytes"
+        else:
+            magic, version, uuid, number, self.salt, self.first = _HEADER.unpack_from(head)
+            digest = _HASH.unpack_from(head, _HEADER.size)[0]
+            if magic != MAGIC or digest != xxhash.xxh3_64_intdigest(head[: _HEADER.size]):
+                problem = "a damaged header"
+            elif version > VERSION:
+                raise VersionError(
+                    describe(str(self.path), expected=f"version {VERSION} or older",
+                             got=f"version {version}", fix="upgrade vecdb")
+                )  # fmt: skip
+            elif uuid != store or number != self.number or not 0 < self.first < 2**63:
+                problem = "the log of another store or place"
+        if problem is not None:
+            raise CorruptionError(
+                describe(str(self.path), expected="a write-ahead log of this store", got=problem,
+                         fix="restore it from a backup, or run `python -m vecdb repair`")
+            )  # fmt: skip
+
+
+_MAGIC_BYTES = struct.pack("<I", RECORD_MAGIC)

@@ -1,0 +1,323 @@
+"""The single writer: logs a change, applies it, acknowledges it, and publishes the snapshot.
+
+Locks, always taken in this order:
+
+``flush_lock``   one flush at a time, so that logs are retired in order
+``commit_lock``  one commit (manifest) at a time
+``lock``         the state; held while a record is written and applied, not while it is synced
+
+Searches take none of them. A snapshot is published only after its last record is durable, so
+what was once seen stays true. Any failed write, sync or rename poisons the writer: what is on
+disk is unknown then, so reads go on and writing needs a reopen, which finds out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vecdb.errors import ClosedError, DuplicateIdError, PoisonedError, SchemaError, describe
+from vecdb.store import record
+from vecdb.store.commit import Edit, commit, new_segment
+from vecdb.store.memtable import Memtable, align, capacity
+from vecdb.store.wal import WalWriter
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from vecdb.batch import Batch
+    from vecdb.schema import Schema
+    from vecdb.segment.fs import Directory
+    from vecdb.store.manifest import Manifest
+    from vecdb.store.snapshot import Snapshot
+    from vecdb.store.state import State
+
+__all__ = ["Writer"]
+
+_MAX_MEMTABLES = 3  # one that is appended to, others on their way to disk: 192 MiB of vectors
+_SHOWN = 5
+
+
+class Writer:
+    """Everything that changes a store.
+
+    Attributes
+    ----------
+    published : Snapshot
+        What searches see.
+    state : State
+        What has been applied; ahead of `published` by what is being synced.
+    manifest : Manifest
+        The newest generation.
+    failure : BaseException or None
+        Why the writer is poisoned.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        manifest: Manifest,
+        state: State,
+        wal: WalWriter,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self.directory = directory
+        self.manifest = manifest
+        self.state = state
+        self.wal = wal
+        self.published: Snapshot = state.current
+        self.failure: BaseException | None = None
+        self.closed = False
+        self.next_file = manifest.next_file
+        self.flush_lock = threading.RLock()
+        self.commit_lock = threading.RLock()
+        self.lock = threading.Condition(threading.RLock())
+        self._publish_lock = threading.Lock()
+        self._on_failure = on_failure
+        self._reserved = 0  # automatic ids below this one are given away
+
+    def append(self, batch: Batch, *, replace: bool, schema: Schema | None) -> None:
+        """Add rows, durably; `schema` brings the columns inferred from a first metadata."""
+        if len(batch) > capacity(self.state.schema):
+            self._append_large(batch, replace=replace, schema=schema)
+            return
+        with self.lock:
+            self._make_room(len(batch))
+            columns = self._columns_after(schema)
+            seen = self.state.current
+            found = self._refuse_or_find(batch.ids, replace=replace)
+            with self.poisoning():
+                if columns is not None:
+                    self._log_schema(columns)
+                batch = self._aligned(batch)
+                kind = record.Kind.REPLACE if replace else record.Kind.PUT
+                length = self.wal.append(kind, record.encode_put(batch))
+                if found is not None:
+                    self.state.kill(seen, *found)
+                self.state.put(batch.ids, batch.vectors, batch.metadata)
+                snapshot = self._applied()
+            wal = self.wal
+        self._acknowledge(wal, length, snapshot)
+
+    def delete(self, ids: npt.NDArray[Any]) -> int:
+        """Delete rows by id, durably; ids that are not there are passed over."""
+        with self.lock:
+            self.check_writable()
+            seen = self.state.current
+            parts, rows = seen.find(ids)
+            known = parts >= 0
+            if not known.any():
+                return 0
+            with self.poisoning():
+                length = self.wal.append(record.Kind.DELETE, record.encode_delete(ids[known]))
+                count = self.state.kill(seen, parts, rows)
+                snapshot = self._applied()
+            wal = self.wal
+        self._acknowledge(wal, length, snapshot)
+        return count
+
+    def add_columns(self, columns: pa.Schema) -> None:
+        """Add metadata columns, durably; rows from before read null."""
+        with self.lock:
+            self.check_writable()
+            schema = self.state.schema.with_columns(columns)
+            with self.poisoning():
+                length = self._log_schema(schema)
+                snapshot = self._applied(already_counted=True)
+            wal = self.wal
+        self._acknowledge(wal, length, snapshot)
+
+    def next_id(self, count: int) -> int:
+        """The first of `count` consecutive ids that are free and given to nobody else."""
+        with self.lock:
+            first = max(self.state.next_id, self._reserved)
+            self._reserved = first + count
+            return first
+
+    def flush(self) -> None:
+        """Put everything into segments and retire the logs."""
+        with self.flush_lock:
+            with self.lock:
+                self.check_writable()
+                if not self.state.untouched:
+                    self._rotate()
+            while self.flush_oldest():
+                pass
+
+    def flush_oldest(self) -> bool:
+        """Write the oldest full memtable as a segment and retire its log; False: there is none."""
+        with self.flush_lock, self.poisoning():
+            with self.lock:
+                self.check_writable()
+                if len(self.state.memtables) == 1:
+                    return False
+                memtable = self.state.memtables[0]
+                part = memtable.part(self.state.schema)
+            added = None
+            if part.live_rows:
+                added = new_segment(self, [part])
+            commit(self, Edit(flushed=memtable, added=added, sources=(part,)))
+            return True
+
+    def close(self) -> None:
+        """Refuse further writes and close the log."""
+        with self.lock:
+            self.closed = True
+            self.wal.close()
+            self.lock.notify_all()
+
+    def check_writable(self) -> None:
+        """Raise the error that says why this handle can't write, if it can't."""
+        if self.failure is not None:
+            raise PoisonedError(
+                describe("write", expected="a sound writer", got=f"an earlier failure: "
+                         f"{self.failure}", fix="close this handle and open the collection again")
+            ) from self.failure  # fmt: skip
+        if self.closed:
+            raise ClosedError("the collection is closed. Fix: open it again")
+
+    @contextlib.contextmanager
+    def poisoning(self) -> Iterator[None]:
+        """Any error inside leaves the writer unable to write; reads go on."""
+        try:
+            yield
+        except BaseException as error:
+            if self.failure is None and not self.closed:
+                self.failure = error
+                self._on_failure(error)
+                with self.lock:
+                    self.lock.notify_all()
+            raise
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Let searches see a snapshot, unless they see a later one already."""
+        with self._publish_lock:
+            if snapshot.order > self.published.order:
+                self.published = snapshot
+
+    def take_file_number(self) -> int:
+        """A number that no file of this store has had."""
+        with self.lock:
+            number = self.next_file
+            self.next_file += 1
+            return number
+
+    def _acknowledge(self, wal: WalWriter, length: int, snapshot: Snapshot) -> None:
+        with self.poisoning():
+            wal.acknowledge(length)
+        self.publish(snapshot)
+
+    def _applied(self, *, already_counted: bool = False) -> Snapshot:
+        if not already_counted:
+            self.state.sequence += 1
+        return self.state.renew()
+
+    def _log_schema(self, schema: Schema) -> int:
+        length = self.wal.append(record.Kind.SCHEMA, record.encode_schema(schema))
+        self.state.change_schema(schema)
+        self.state.sequence += 1
+        return length
+
+    def _columns_after(self, schema: Schema | None) -> Schema | None:
+        """The schema to log before a batch that brought the first columns; None: no change."""
+        current = self.state.schema
+        if schema is None or schema.columns is None or schema.columns == current.columns:
+            return None
+        if current.columns is not None:
+            raise SchemaError(
+                describe("metadata", expected=f"columns {current.columns.names}",
+                         got=f"{schema.columns.names}", fix="another thread added the first "
+                         "metadata meanwhile: call add again")
+            )  # fmt: skip
+        return schema
+
+    def _aligned(self, batch: Batch) -> Batch:
+        columns = self.state.schema.columns
+        if columns is None or (batch.metadata is not None and batch.metadata.schema == columns):
+            return batch
+        import pyarrow as pa
+
+        metadata = batch.metadata
+        if metadata is None:
+            nulls = [pa.nulls(len(batch), field.type) for field in columns]
+            metadata = pa.RecordBatch.from_arrays(nulls, schema=columns)
+        return dataclasses.replace(batch, metadata=align(metadata, columns))
+
+    def _refuse_or_find(
+        self, ids: npt.NDArray[Any], *, replace: bool
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]] | None:
+        """Where rows of these ids are now, None when nowhere; without `replace` an error."""
+        if ids.dtype == np.int64 and len(ids) and int(ids.min()) >= self.state.next_id:
+            return None
+        parts, rows = self.state.current.find(ids)
+        known = np.flatnonzero(parts >= 0)
+        if not len(known):
+            return None
+        if not replace:
+            shown = ", ".join(str(i) for i in ids[known[:_SHOWN]])
+            more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+            raise DuplicateIdError(
+                describe("ids", expected="ids that are not in the collection",
+                         got=f"{shown}{more}, stored already",
+                         fix="use upsert to replace rows, or leave them out")
+            )  # fmt: skip
+        return parts, rows
+
+    def _make_room(self, rows: int) -> None:
+        """Have an active memtable with room; waits while too many are on their way to disk."""
+        while True:
+            self.check_writable()
+            if self.state.active.fits(rows):
+                return
+            if len(self.state.memtables) < _MAX_MEMTABLES:
+                self._rotate()
+            else:
+                self.lock.wait()
+
+    def _rotate(self) -> None:
+        """Start a new log and memtable; the old ones are complete and durable from here on."""
+        with self.poisoning():
+            old = self.wal
+            old.sync()
+            self.wal = WalWriter(
+                self.directory, old.number + 1, self.manifest.uuid, self.state.sequence + 1,
+                durable=old.durable,
+            )  # fmt: skip
+            old.close()
+            self.state.start_memtable(self.wal.number)
+            self.lock.notify_all()
+
+    def _append_large(self, batch: Batch, *, replace: bool, schema: Schema | None) -> None:
+        """Add a batch that no memtable holds: straight to a segment, acknowledged by a commit."""
+        with self.flush_lock:
+            while True:
+                self.flush()
+                with self.commit_lock, self.lock:
+                    if self.state.untouched:  # else another writer slipped in
+                        self._commit_large(batch, replace=replace, schema=schema)
+                        return
+
+    def _commit_large(self, batch: Batch, *, replace: bool, schema: Schema | None) -> None:
+        columns = self._columns_after(schema)
+        seen = self.state.current
+        found = self._refuse_or_find(batch.ids, replace=replace)
+        with self.poisoning():
+            if columns is not None:
+                self.state.change_schema(columns)
+            batch = self._aligned(batch)
+            loose = Memtable.over(self.state.schema, batch)
+            added = new_segment(self, [loose.part(self.state.schema)])
+            if found is not None:
+                self.state.kill(seen, *found)
+            if batch.ids.dtype == np.int64:
+                self.state.next_id = max(self.state.next_id, int(batch.ids.max()) + 1)
+            self.state.sequence += 1
+            flushed = self.state.active
+            self._rotate()
+            commit(self, Edit(flushed=flushed, added=added))
