@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -69,18 +70,26 @@ FILTERS = [
 ]
 
 
+LIMITS: dict[str, tuple[Any, Any]] = {
+    "float64": (-math.inf, math.inf),
+    "uint8": (0, 1),
+    "int32": (-(2**31), 2**31 - 1),
+    "int64": (-(2**63), 2**63 - 1),
+}
+
+
 def block_stats(array: pa.Array[Any]) -> BlockStats:
     """The zone maps of a column, computed the slow way."""
-    kind = np.uint8 if pa.types.is_boolean(array.type) else columns.column_data(array)
-    dtype = np.dtype(kind) if kind is np.uint8 else kind.numbers(0, 0).dtype  # type: ignore[union-attr]
-    low, high = ((-np.inf, np.inf) if dtype.kind == "f" else
-                 (0, 1) if dtype == np.uint8 else (np.iinfo(dtype).min, np.iinfo(dtype).max))  # fmt: skip
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
+    if not pa.types.is_boolean(array.type):
+        dtype = columns.column_data(array).numbers(0, 0).dtype  # type: ignore[attr-defined]
+    low, high = LIMITS[dtype.name]
     least, greatest, nulls = [], [], []
     for start in range(0, len(array), ZONE_ROWS):
         zone = array[start : start + ZONE_ROWS]
         if pa.types.is_timestamp(array.type):
             zone = zone.cast(pa.int64())
-        values = [v for v in zone.to_pylist() if v is not None and v == v]
+        values = [v for v in zone.to_pylist() if v is not None and not math.isnan(v)]
         least.append(min(values, default=high))
         greatest.append(max(values, default=low))
         nulls.append(zone.null_count)
