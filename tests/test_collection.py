@@ -361,7 +361,7 @@ def test_vectors_index_like_an_array_over_several_parts_and_deletions(path: Path
         (lambda c: c.add(rows_of(1), ids=[5]), vecdb.DuplicateIdError, "5"),
         (lambda c: c.add(rows_of(2), ids=[500, 500]), vecdb.DuplicateIdError, "500"),
         (lambda c: c.add(rows_of(1), ids=["a"]), vecdb.SchemaError, "integers"),
-        (lambda c: c.add(rows_of(1), metadata=[{"m": 1}]), vecdb.SchemaError, "'n'"),
+        (lambda c: c.add(rows_of(1), metadata=[{"m": 1}]), vecdb.SchemaError, "'m'"),
         (lambda c: c.add(rows_of(2), metadata={"n": [1]}), vecdb.SchemaError, "2 rows"),
         (lambda c: c.upsert(rows_of(1), None), ValueError, "ids"),
         (lambda c: c.delete(), ValueError, "neither"),

@@ -38,15 +38,15 @@ class Batch:
 
     Attributes
     ----------
-    ids : ndarray or None
-        (n,) int64, or (n,) object holding str; None: the store takes the next free numbers.
+    ids : ndarray
+        (n,) int64, or (n,) object holding str.
     vectors : ndarray
         (n, dim), C-contiguous, of the schema's dtype.
     metadata : pyarrow.RecordBatch or None
         n rows with exactly the schema's columns; None while the collection has no columns.
     """
 
-    ids: npt.NDArray[Any] | None
+    ids: npt.NDArray[Any]
     vectors: npt.NDArray[Any]
     metadata: pa.RecordBatch | None
 

@@ -17,6 +17,7 @@ from vecdb import kernels
 from vecdb.errors import ArgumentError, NotFoundError, describe
 from vecdb.hits import BatchHits, Hits
 from vecdb.metadata import as_metadata
+from vecdb.progress import bar
 from vecdb.query import execute, filters, gather
 from vecdb.schema import (
     Hnsw,
@@ -269,8 +270,6 @@ class Collection:
 
     def optimize(self, progress: bool = False) -> None:
         """Merge segments, drop deleted rows and build graphs; back when all is done."""
-        from vecdb.progress import bar
-
         with bar(progress, "optimize") as report:
             self._store.optimize(report)
 
@@ -465,7 +464,7 @@ class Collection:
 
     def snapshot(self) -> Collection:
         """A read-only handle that stays at this moment's state, whatever is written later."""
-        return Collection(self._store.pinned(), self._workers)
+        return Collection(self._store.pinned(), Workers(self._workers.threads))
 
     # -- care ------------------------------------------------------------------------------------
 
@@ -489,8 +488,7 @@ class Collection:
     def close(self) -> None:
         """Finish background work and release the files. Closing twice is fine."""
         self._store.close()
-        if not self._store.is_pinned:
-            self._workers.close()
+        self._workers.close()
 
     # -- properties ------------------------------------------------------------------------------
 
@@ -550,13 +548,14 @@ class Collection:
     def _write(
         self, vectors: Any, ids: Any, metadata: Any, *, replace: bool, progress: bool
     ) -> npt.NDArray[Any]:
-        from vecdb.progress import bar
-
         store = self._store
         store.check_writable()
         rows = _batch.as_vectors(vectors, store.schema)
-        given = None if ids is None else _batch.as_ids(ids, store.schema)
-        if given is None and store.schema.ids == "string":
+        if ids is not None:
+            given = _batch.as_ids(ids, store.schema)
+            _batch.refuse_unmatched(given, len(rows))
+            _batch.refuse_duplicates(given)
+        elif store.schema.ids == "string":
             raise ArgumentError(
                 describe(
                     "ids",
@@ -565,13 +564,15 @@ class Collection:
                     fix="pass ids=[...], or create the collection with ids='int64'",
                 )
             )
-        if given is not None:
-            _batch.refuse_unmatched(given, len(rows))
-            _batch.refuse_duplicates(given)
         columns, schema = as_metadata(metadata, len(rows), store.schema)
-        with bar(progress, "add") as report:
+        if ids is None:
+            first = store.next_id(len(rows))
+            given = np.arange(first, first + len(rows), dtype=np.int64)
+        if len(rows):
             batch = _batch.Batch(given, rows, columns)
-            return store.append(batch, replace=replace, schema=schema, progress=report)
+            with bar(progress, "add") as report:
+                store.append(batch, replace=replace, schema=schema)
+        return given
 
 
 def _hits(snapshot: Snapshot, answer: execute.Answer, names: list[str]) -> Hits:

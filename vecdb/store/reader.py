@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vecdb.segment.fs import Directory
     from vecdb.store.snapshot import Snapshot
 
-__all__ = ["Reader"]
+__all__ = ["Pinned", "Reader"]
 
 
 class Reader:
@@ -73,3 +73,13 @@ class Reader:
         )  # fmt: skip
         replay(self._directory, manifest, self._state, self._logs)
         self.published = self._state.current
+
+
+class Pinned:
+    """One snapshot, for good."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.published = snapshot
+
+    def close(self) -> None:
+        """Nothing to let go of: the snapshot goes with its last reference."""

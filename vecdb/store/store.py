@@ -26,7 +26,7 @@ from vecdb.store import names
 from vecdb.store.background import Background
 from vecdb.store.lock import WriterLock
 from vecdb.store.manifest import Manifest, newest_generation, publish
-from vecdb.store.reader import Reader
+from vecdb.store.reader import Pinned, Reader
 from vecdb.store.recovery import recover
 from vecdb.store.wal import WalWriter
 from vecdb.store.writer import Writer
@@ -65,8 +65,8 @@ class Store:
         self._pid = os.getpid()
         self._observers: list[Callable[[State], None]] = []
         self._life = threading.Lock()
-        self._directory: Directory
-        self._core: Reader | Writer | None = None
+        self._directory: Directory | None = None
+        self._core: Reader | Writer | Pinned | None = None
         self._lock: WriterLock | None = None
         self._background: Background | None = None
         self._torn_bytes = 0
@@ -111,10 +111,11 @@ class Store:
             )  # fmt: skip
         directory.close()
         self._open(sync=sync)
-        if generation and not _same(self.schema, schema):
+        found = self.schema
+        if generation and not _same(found, schema):
             self.close()
             raise SchemaError(
-                describe(str(self.path), expected=f"{schema}", got=f"{self.schema}",
+                describe(str(self.path), expected=f"{schema}", got=f"{found}",
                          fix="open it with vecdb.open, or choose another path")
             )  # fmt: skip
         return self
@@ -157,27 +158,27 @@ class Store:
         if not self.path.is_dir():
             found = "a file" if self.path.exists() else "nothing"
             raise _not_found(self.path, found)
-        self._directory = Directory(self.path, durable=sync == "full")
+        directory = self._directory = Directory(self.path, durable=sync == "full")
         self._become("recovering")
         try:
             if self.mode == "r":
-                self._core = Reader(self._directory)
+                self._core = Reader(directory)
             else:
-                self._open_writer(durable=sync == "full")
+                self._open_writer(directory, durable=sync == "full")
         except BaseException:
             self._release()
             self._become("closed")
             raise
         self._become("running")
 
-    def _open_writer(self, *, durable: bool) -> None:
-        if newest_generation(self._directory) == 0:
+    def _open_writer(self, directory: Directory, *, durable: bool) -> None:
+        if newest_generation(directory) == 0:
             raise _not_found(self.path, "a folder without a manifest")
-        self._lock = WriterLock(self._directory)
-        found = recover(self._directory, durable=durable)
+        self._lock = WriterLock(directory)
+        found = recover(directory, durable=durable)
         self._torn_bytes = found.torn_bytes
         self._core = writer = Writer(
-            self._directory, found.manifest, found.state, found.wal, self._on_failure
+            directory, found.manifest, found.state, found.wal, self._on_failure
         )
         while found.checkpoint and writer.flush_oldest():
             pass
@@ -209,7 +210,47 @@ class Store:
         """Hash every byte of every file of the snapshot; the problems, each naming its file."""
         return [problem for part in self.snapshot.parts for problem in part.data.verify()]
 
+    @property
+    def version(self) -> tuple[int, bool]:
+        """Sequence number of the snapshot, and whether this handle stays at it: what a pickle
+        keeps, see :meth:`reopen`."""
+        return self.snapshot.sequence, isinstance(self._core, Pinned)
+
+    def pinned(self) -> Store:
+        """A handle that stays at the current snapshot; its files stay mapped until it is closed."""
+        other = Store(self.path, "r", self.workers)
+        other._core = Pinned(self.snapshot)
+        other._become("running")
+        return other
+
+    @classmethod
+    def reopen(
+        cls, path: str | os.PathLike[str], version: tuple[int, bool], *, workers: Workers
+    ) -> Store:
+        """A reader that sees at least what a handle of that :attr:`version` saw; a pinned one
+        exactly that.
+
+        Raises
+        ------
+        NotFoundError
+            The store at `path` is older, or (pinned) has moved on.
+        """
+        self = cls.open(path, "r", workers=workers)
+        sequence, pinned = version
+        found = self.snapshot.sequence
+        if found < sequence or (pinned and found != sequence):
+            self.close()
+            raise NotFoundError(
+                describe(str(path), expected=f"the version with sequence {sequence}",
+                         got=f"sequence {found}", fix="open the collection anew by its path")
+            )  # fmt: skip
+        return self.pinned() if pinned else self
+
     # -- writing -------------------------------------------------------------------------------
+
+    def check_writable(self) -> None:
+        """Raise ReadOnlyError, ClosedError or PoisonedError when this handle can't write."""
+        self._writer().check_writable()
 
     def append(self, batch: Batch, *, replace: bool = False, schema: Schema | None = None) -> None:
         """Add rows; back when they are durable and visible.
@@ -277,7 +318,8 @@ class Store:
         self._background = None
         if self._lock is not None:
             self._lock.release()
-        self._directory.close()
+        if self._directory is not None:
+            self._directory.close()
 
     def _writer(self) -> Writer:
         core = self._core
