@@ -17,8 +17,8 @@ from typing import Any
 
 from bench import curves, datasets
 from bench.datasets import Dataset
-from bench.harness import Apart, Report, RivalError, alternate, resident_bytes, summary
-from bench.rivals import LIBRARIES, Ids
+from bench.harness import Contest, Report, resident_bytes, summary
+from bench.rivals import LIBRARIES
 
 K = 10
 LEVELS = (0.90, 0.95, 0.99)
@@ -34,24 +34,37 @@ class Subject:
 
     def __init__(self, library: str, source: str, rows: int | None, threads: int) -> None:
         self._library = LIBRARIES[library]()
-        data = datasets.load(source, rows)
+        self._data = data = datasets.load(source, rows)
         self._train, self._queries, self._metric = data.train, data.test, data.metric
         if self._library.unit and data.metric == "cosine":
             self._train, self._queries = map(datasets.normalised, (data.train, data.test))
             self._metric = "l2"
         self._threads = threads
+        self._recalls: dict[float, float] = {}
 
     def build(self) -> dict[str, float]:
+        """Seconds, rows per second and growth of this process in MiB."""
         before, start = resident_bytes(), time.perf_counter()
         self._library.build(self._train, self._metric, self._threads)
         seconds = time.perf_counter() - start
         grown = (resident_bytes() - before) / 2**20
         return {"seconds": seconds, "rows_per_s": len(self._train) / seconds, "grown_mib": grown}
 
-    def answers(self, ef: float) -> Ids:
-        return self._library.search(self._queries, K, ef)
+    def recalls(self) -> dict[float, float]:
+        """Recall per beam width, up to the first one beyond .9995."""
+        best = datasets.truth(self._data, K)
+        for ef in self._library.beams:
+            ids = self._library.search(self._queries, K, ef)
+            self._recalls[ef] = datasets.recall(self._data, ids, best)
+            if self._recalls[ef] > 0.9995:
+                break
+        return self._recalls
 
-    def qps(self, ef: float) -> float:
+    def qps(self) -> dict[float, float]:
+        """Queries per second at each of those widths, one pass."""
+        return {ef: self._speed(ef) for ef in self._recalls}
+
+    def _speed(self, ef: float) -> float:
         asked, start = 0, time.perf_counter()
         while (spent := time.perf_counter() - start) < _SHORTEST or not asked:
             self._library.search(self._queries, K, ef)
@@ -62,52 +75,28 @@ class Subject:
 def run(source: str, names: list[str], passes: int, threads: int, rows: int | None) -> None:
     """Build all, sweep all, report, draw."""
     data = datasets.load(source, rows)
-    best = datasets.truth(data, K)
+    datasets.truth(data, K)  # once, before the libraries' processes ask for it
     report = Report(f"engine-{data.name}", PACKAGES)
-    subjects: dict[str, Apart] = {}
-    recalls: dict[str, dict[float, float]] = {}
-    for _, name in alternate(names, 1):
-        try:
-            subject = Apart(Subject, name, source, rows, threads)
-            built = subject.call("build")
-            recalls[name] = _recalls(subject, name, data, best)
-        except RivalError as error:
-            report.line(library=name, failed=str(error).strip().splitlines()[-1])
-            continue
-        subjects[name] = subject
-        report.line(set=data.name, library=name, build=built, threads=threads)
-
     speeds: dict[tuple[str, float], list[float]] = defaultdict(list)
-    for _, name in alternate(list(subjects), passes):
-        try:
-            for ef in recalls[name]:
-                speeds[name, ef].append(subjects[name].call("qps", ef))
-        except RivalError as error:
-            report.line(library=name, failed=str(error).strip().splitlines()[-1])
-            recalls[name].clear()
-    for subject in subjects.values():
-        subject.close()
+    with Contest(report, Subject, names, source, rows, threads) as contest:
+        for name, built in contest.round("build"):
+            report.line(set=data.name, library=name, build=built, threads=threads)
+        recalls = dict(contest.round("recalls"))
+        for _ in range(passes):
+            for name, swept in contest.round("qps"):
+                for ef, qps in swept.items():
+                    speeds[name, ef].append(qps)
 
     points: dict[str, list[curves.Point]] = {}
-    for name, swept in recalls.items():
+    for name in filter(recalls.__contains__, names):
         points[name] = []
-        for ef, recall in swept.items():
+        for ef, recall in recalls[name].items():
             qps = summary(speeds[name, ef])
             points[name].append(curves.Point(ef, recall, qps["median"]))
             report.line(set=data.name, library=name, ef=ef, recall=recall, qps=qps)
     _compare(report, data, points)
     title = f"{data.name}: {len(data.train):,} x {data.train.shape[1]}"
     curves.draw(report.path.with_suffix(".png"), title, points)
-
-
-def _recalls(subject: Apart, name: str, data: Dataset, best: Any) -> dict[float, float]:
-    """Recall per beam width; widths that can add nothing beyond .9995 are left out."""
-    found: dict[float, float] = {}
-    for ef in LIBRARIES[name].beams:
-        found[ef] = datasets.recall(data, subject.call("answers", ef), best)
-        if found[ef] > 0.9995:
-            break
-    return found
 
 
 def _compare(report: Report, data: Dataset, points: dict[str, list[curves.Point]]) -> None:

@@ -2,8 +2,8 @@
 
 - :class:`Apart` keeps one library in a process of its own, so that a crash, a thread pool or an
   allocator of one can't touch another; only one of them works at a time.
-- :func:`alternate` goes round the libraries pass by pass, so that a slow minute of the machine
-  falls on all of them alike.
+- :class:`Contest` goes round the libraries turn by turn, so that a slow minute of the machine falls
+  on all of them alike; one that fails is reported and left out.
 - :class:`Report` prints one JSON line per point and keeps them in ``bench/out``.
 
 Where several people measure on one machine, the environment variable ``VECDB_BENCH_LOCK`` names a
@@ -96,18 +96,9 @@ def _serve(pipe: Connection, factory: Callable[..., Any], args: tuple[Any, ...])
         pipe.send(("error", traceback.format_exc()))
 
 
-def alternate(names: Iterable[str], passes: int) -> Iterator[tuple[int, str]]:
-    """(pass, name) pairs, round robin, each pass starting one name later."""
-    names = list(names)
-    for turn in range(passes):
-        shift = turn % max(len(names), 1)
-        for name in names[shift:] + names[:shift]:
-            with _exclusive():
-                yield turn, name
-
-
 @contextlib.contextmanager
-def _exclusive() -> Iterator[None]:
+def exclusive() -> Iterator[None]:
+    """Hold the machine's benchmark lock, where VECDB_BENCH_LOCK names one."""
     path = os.environ.get("VECDB_BENCH_LOCK")
     if path is None:
         yield
@@ -169,6 +160,53 @@ def _cpu() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+class Contest:
+    """Libraries that take turns, each in a process of its own.
+
+    Parameters
+    ----------
+    report : Report
+        Where failures are written.
+    factory : callable
+        ``factory(name, *args)`` makes the object of one library inside its process.
+    """
+
+    def __init__(
+        self, report: Report, factory: Callable[..., Any], names: Iterable[str], *args: Any
+    ) -> None:
+        self._report = report
+        self._alive: dict[str, Apart] = {}
+        self._rounds = 0
+        for name in names:
+            with self._reporting(name):
+                self._alive[name] = Apart(factory, name, *args)
+
+    def round(self, method: str, *args: Any) -> Iterator[tuple[str, Any]]:
+        """One turn of every library: (name, result), each round starting one library later."""
+        names = list(self._alive)
+        shift = self._rounds % max(len(names), 1)
+        self._rounds += 1
+        for name in names[shift:] + names[:shift]:
+            with exclusive(), self._reporting(name):
+                yield name, self._alive[name].call(method, *args)
+
+    def __enter__(self) -> Contest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for subject in self._alive.values():
+            subject.close()
+
+    @contextlib.contextmanager
+    def _reporting(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except RivalError as error:
+            self._report.line(subject=name, failed=str(error).strip().splitlines()[-1])
+            if name in self._alive:
+                self._alive.pop(name).close()
 
 
 def _short(value: Any) -> Any:

@@ -1,0 +1,105 @@
+"""Open a store of a million rows and fetch 1,000 random ids of it.
+
+    python -m bench.open --rows 1000000
+
+Every pass is a fresh process per store: imports are done before the clock starts, the operating
+system's page cache is warm. `open_ms` runs to the handle, `get_ms` covers the first `get` of 1,000
+random ids with their metadata, `search_ms` the first search. The bytes that a row costs beyond its
+vector and its metadata stand beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from bench.harness import Contest, Report, summary
+from bench.stores import PACKAGES, STORES, footprint, make_rows
+
+BATCH = 5_000  # Chroma's limit is 5,461
+_MODULES = {"vecdb": "vecdb.collection", "LanceDB": "lancedb", "Chroma": "chromadb", "zvec": "zvec"}
+
+
+class Filled:
+    """Fills one store once; lives in its own process."""
+
+    def __init__(self, name: str, folder: Path, dim: int) -> None:
+        self._store, self._path, self._dim = STORES[name](), folder / name, dim
+        self._store.create(self._path, dim)
+
+    def fill(self, rows: int) -> dict[str, float]:
+        """Add, index, close; seconds and what is on the disk."""
+        start, content = time.perf_counter(), 0
+        for first in range(0, rows, BATCH):
+            batch = make_rows(first, min(BATCH, rows - first), self._dim)
+            content += batch.vectors.nbytes + sum(16 + len(t) for t in batch.columns["title"])
+            content += sum(map(len, batch.columns["lang"]))
+            self._store.add(self._store.prepare(batch))
+        self._store.optimize()
+        self._store.close()
+        seconds, left = time.perf_counter() - start, footprint(self._path)
+        return {"fill_s": seconds, "bytes_per_row_beyond": (left["bytes"] - content) / rows, **left}
+
+
+class Opened:
+    """Opens one store in a fresh process."""
+
+    def __init__(self, name: str, folder: Path, rows: int, dim: int) -> None:
+        importlib.import_module(_MODULES[name])
+        importlib.import_module("pyarrow")
+        self._store, self._path, self._rows, self._dim = STORES[name](), folder / name, rows, dim
+
+    def measure(self, seed: int) -> dict[str, float]:
+        """Milliseconds to open, to get 1,000 rows, to search once."""
+        rng = np.random.default_rng(seed)
+        ids = rng.choice(self._rows, min(1000, self._rows), replace=False).tolist()
+        query = rng.standard_normal(self._dim, dtype=np.float32)
+        marks = [time.perf_counter()]
+        self._store.open(self._path)
+        marks.append(time.perf_counter())
+        count = self._store.get(ids)
+        marks.append(time.perf_counter())
+        self._store.search(query, 10)
+        marks.append(time.perf_counter())
+        if count != len(ids):
+            raise ValueError(f"{count} rows came back of {len(ids)}")
+        spent = 1000 * np.diff(marks)
+        return dict(zip(("open_ms", "get_ms", "search_ms"), spent.tolist(), strict=True))
+
+
+def run(names: list[str], rows: int, dim: int, passes: int) -> None:
+    """Fill each store once, then open it `passes` times, each in a new process."""
+    report = Report("open", PACKAGES)
+    measured: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    with tempfile.TemporaryDirectory(prefix="vecdb-bench-") as temporary:
+        folder = Path(temporary)
+        with Contest(report, Filled, names, folder, dim) as contest:
+            filled = dict(contest.round("fill", rows))
+        for turn in range(passes):
+            with Contest(report, Opened, list(filled), folder, rows, dim) as contest:
+                for name, spent in contest.round("measure", turn):
+                    for what, value in spent.items():
+                        measured[name][what].append(value)
+    for name, figures in measured.items():
+        spread = {what: summary(values) for what, values in figures.items()}
+        report.line(store=name, rows=rows, dim=dim, **spread, **filled[name])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--stores", default=",".join(_MODULES), help="comma separated")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--passes", type=int, default=5)
+    given = parser.parse_args()
+    run(given.stores.split(","), given.rows, given.dim, given.passes)
+
+
+if __name__ == "__main__":
+    main()
