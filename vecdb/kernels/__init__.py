@@ -20,7 +20,7 @@ from pathlib import Path
 __all__ = ["cpu_features", "ready", "start_background", "warmup"]
 
 _log = logging.getLogger("vecdb")
-_MODULES = ("vecdb.kernels.scan",)
+_MODULES = ("vecdb.kernels.scan", "vecdb.graph")
 
 
 class _Gate:

@@ -21,7 +21,7 @@ from vecdb.kernels.vector import (
 
 __all__ = [
     "distance", "distance4", "dot_codes", "estimate", "fill_table", "pool_insert", "pool_next",
-    "prefetch_bytes",
+    "prefetch_bytes", "project", "trailing_zeros",
 ]  # fmt: skip
 
 _BYTES = "Array(u1, 1, 'C', readonly=True)"
@@ -162,6 +162,39 @@ def dot_codes(left, left_offset, right, right_offset, count):
         mask = (1 << (count - i)) - 1
         s1 = dpbusd(s1, load_u8(u), blend_u8(xor_u8(load_u8(v), flip), mask, splat_u8(np.uint8(0))))
     return sum_i32(add_i32(add_i32(s0, s1), add_i32(s2, s3)))
+
+
+@jit(f"void({_BYTES}, Array(f4, 1, 'C', readonly=True), u1[::1], f4, i8, i8, f4[::1])")
+def project(matrix, scales, planes, unit, high_sum, low_sum, out):
+    """out = matrix @ query: bytes of the matrix against a query in two planes of bytes.
+
+    All hold value + 128. A row of the matrix is scales[i] * (bytes - 128), padded with 128 to the
+    length of a plane (a multiple of 64); the query is unit * (256 * high + low).
+    """
+    width = len(planes) // 2
+    count = len(scales)
+    m = address(matrix)
+    h = address(planes)
+    o = h + width
+    flip = splat_u8(np.uint8(128))
+    for i in range(count):
+        h0, h1, l0, l1 = zero_i32(), zero_i32(), zero_i32(), zero_i32()
+        at = 0
+        while at + 128 <= width:
+            x, y = load_u8(m + at), load_u8(m + at + 64)
+            h0 = dpbusd(h0, x, xor_u8(load_u8(h + at), flip))
+            l0 = dpbusd(l0, x, xor_u8(load_u8(o + at), flip))
+            h1 = dpbusd(h1, y, xor_u8(load_u8(h + at + 64), flip))
+            l1 = dpbusd(l1, y, xor_u8(load_u8(o + at + 64), flip))
+            at += 128
+        if at < width:
+            x = load_u8(m + at)
+            h0 = dpbusd(h0, x, xor_u8(load_u8(h + at), flip))
+            l0 = dpbusd(l0, x, xor_u8(load_u8(o + at), flip))
+        whole = sum_i32(add_i32(h0, h1)) - 128 * high_sum
+        part = sum_i32(add_i32(l0, l1)) - 128 * low_sum
+        out[i] = scales[i] * unit * np.float32(256 * whole + part)
+        m += width
 
 
 @jit("UniTuple(f4, 2)(f4[::1], i8, i8, u1[::1])")

@@ -6,16 +6,40 @@ from vecdb.kernels.jit import AVX512
 
 if AVX512:
     from vecdb.kernels.avx512 import (
-        distance, distance4, dot_codes, estimate, fill_table, pool_insert, pool_next,
+        distance,
+        distance4,
+        dot_codes,
+        estimate,
+        fill_table,
+        pool_insert,
+        pool_next,
         prefetch_bytes,
-    )  # fmt: skip
+        project,
+        trailing_zeros,
+    )
 else:
     from vecdb.kernels.portable import (
-        distance, distance4, dot_codes, estimate, fill_table, pool_insert, pool_next,
+        distance,
+        distance4,
+        dot_codes,
+        estimate,
+        fill_table,
+        pool_insert,
+        pool_next,
         prefetch_bytes,
-    )  # fmt: skip
+        project,
+        trailing_zeros,
+    )
 
 __all__ = [
-    "distance", "distance4", "dot_codes", "estimate", "fill_table", "pool_insert", "pool_next",
+    "distance",
+    "distance4",
+    "dot_codes",
+    "estimate",
+    "fill_table",
+    "pool_insert",
+    "pool_next",
     "prefetch_bytes",
-]  # fmt: skip
+    "project",
+    "trailing_zeros",
+]

@@ -12,7 +12,7 @@ from vecdb.kernels.jit import jit
 
 __all__ = [
     "distance", "distance4", "dot_codes", "estimate", "fill_table", "pool_insert", "pool_next",
-    "prefetch_bytes",
+    "prefetch_bytes", "project", "trailing_zeros",
 ]  # fmt: skip
 
 _BYTES = "Array(u1, 1, 'C', readonly=True)"
@@ -70,6 +70,24 @@ def dot_codes(left, left_offset, right, right_offset, count):
             np.int32(right[right_offset + i]) - np.int32(128)
         )
     return total
+
+
+@jit(f"void({_BYTES}, Array(f4, 1, 'C', readonly=True), u1[::1], f4, i8, i8, f4[::1])")
+def project(matrix, scales, planes, unit, high_sum, low_sum, out):
+    """out = matrix @ query: bytes of the matrix against a query in two planes of bytes.
+
+    All hold value + 128. A row of the matrix is scales[i] * (bytes - 128), padded with 128 to the
+    length of a plane (a multiple of 64); the query is unit * (256 * high + low).
+    """
+    width = len(planes) // 2
+    for i in range(len(scales)):
+        whole = -128 * high_sum
+        part = -128 * low_sum
+        for j in range(width):
+            x = np.int64(matrix[i * width + j])
+            whole += x * (np.int64(planes[j]) - 128)
+            part += x * (np.int64(planes[width + j]) - 128)
+        out[i] = scales[i] * unit * np.float32(256 * whole + part)
 
 
 @jit("UniTuple(f4, 2)(f4[::1], i8, i8, u1[::1])")
@@ -157,6 +175,16 @@ def pool_next(pool, start, size, position):
         if pool[i] & 1 == 0:
             return i - start
     return -1
+
+
+@jit("i8(i8)")
+def trailing_zeros(mask):
+    """Index of the lowest set bit of a mask that is not zero."""
+    count = 0
+    while not mask & 1:
+        mask >>= 1
+        count += 1
+    return count
 
 
 @jit(f"void({_BYTES}, i8, i8)")

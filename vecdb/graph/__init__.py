@@ -1,0 +1,11 @@
+"""The graph index of a segment: build, layout, search.
+
+Importing this package compiles its kernels (or loads them from the cache): import it after
+:func:`vecdb.kernels.warmup`.
+"""
+
+from vecdb.graph.build import build
+from vecdb.graph.layout import Cancelled, Graph
+from vecdb.graph.search import COUNTERS, Found, Knobs, search
+
+__all__ = ["COUNTERS", "Cancelled", "Found", "Graph", "Knobs", "build", "search"]

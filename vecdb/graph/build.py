@@ -1,0 +1,296 @@
+"""Building a graph: batches of rows inserted into a frozen graph, then the neighbour codes.
+
+Rows come in a random order (of `seed`), beginning with the one nearest the mean, which is the entry
+of every search. A batch is at most a tenth of the graph that it is inserted into (after ParlayANN,
+PPoPP 2024): its rows search that graph in parallel, and no row's links are written by two tasks, so
+the result is the same for any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.graph.insert import insert_rows, link_back, trim_rows
+from vecdb.graph.layout import MAX_ROWS, VERSION, Cancelled, Graph
+from vecdb.quant.neighbours import BLOCK, HEAD, Projection, encode_neighbours, fit_projection
+from vecdb.quant.record import encode_records, payload_bytes, record_bytes
+from vecdb.quant.space import Space, blocks, fit_space
+from vecdb.workers import Workers
+
+__all__ = ["build"]
+
+BATCH = 4096  # rows inserted at once, at most
+TASK = 128  # rows of a task
+ALPHA = 1.2  # on squared distance; 1.44 lost recall at equal work
+SPARE = 1.5  # slots of a row during the build, as a multiple of the degree
+
+
+@dataclass
+class _Plan:
+    """What all steps of a build need."""
+
+    space: Space
+    workers: Workers | None
+    progress: Callable[[int, int], None]
+    cancel: Callable[[], bool]
+    degree: int
+    beam: int
+    rows: int
+
+    def each(self, task: Callable[[int, int], None], count: int, step: int = TASK) -> None:
+        """Run `task` over the parts of range(count), in parallel when there are workers."""
+        if self.cancel():
+            raise Cancelled("the build of the graph was cancelled")
+        edges = [*range(0, count, step), count]
+
+        def run(i: int) -> None:
+            task(edges[i], edges[i + 1])
+
+        if self.workers is None:
+            for i in range(len(edges) - 1):
+                run(i)
+        else:
+            self.workers.run(run, len(edges) - 1)
+
+
+class _Records:
+    """The records of all rows, as the kernels take them."""
+
+    def __init__(self, vectors: NDArray[Any], plan: _Plan) -> None:
+        self.inner = plan.space.inner
+        self.stride = record_bytes(self.inner)
+        self.data = np.zeros(len(vectors) * self.stride, np.uint8)
+        self.words, self.ints = self.data.view(np.float32), self.data.view(np.int32)
+        at = 0
+        for block in blocks(vectors):
+            if plan.cancel():
+                raise Cancelled("the build of the graph was cancelled")
+            rows = np.ascontiguousarray(plan.space.rows(block))
+            encode_records(rows, self.data, self.words, self.ints, at * self.stride, self.stride)
+            at += len(block)
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        return self.data, self.words, self.ints, self.stride, self.inner
+
+    def norms(self) -> NDArray[np.float32]:
+        """Squared norms of the rows."""
+        return self.words[payload_bytes(self.inner) // 4 :: self.stride // 4]
+
+    def decode(self, rows: NDArray[Any] | slice) -> NDArray[np.float32]:
+        """Centred rows as the records tell them."""
+        table = self.data.reshape(-1, self.stride)[rows]
+        payload = payload_bytes(self.inner)
+        if payload == 4 * self.inner:
+            return np.ascontiguousarray(table[:, :payload]).view(np.float32)
+        scales = np.ascontiguousarray(table[:, payload + 4 : payload + 8]).view(np.float32)
+        return (table[:, : self.inner].astype(np.float32) - np.float32(128)) * scales
+
+
+def build(
+    vectors: NDArray[Any],
+    metric: str,
+    *,
+    M: int = 16,
+    ef_construction: int = 200,
+    codes: str | int = "auto",
+    seed: int = 0,
+    workers: Workers | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+) -> Graph:
+    """Build the graph of a segment's rows.
+
+    Parameters
+    ----------
+    vectors : (n, dim) float32 or float16 array
+        C-contiguous; read once from front to back, so a mapping larger than memory will do.
+    metric : {"cosine", "l2", "ip"}
+    M : int
+        Half the number of links of a node, which is rounded up to a multiple of 32.
+    ef_construction : int
+        Beam of the search for a new row's neighbours.
+    codes : {"auto", 1, 2, 4}
+        Bits of a coded dimension of a neighbour.
+    seed : int
+        Same rows, seed and parameters give the same graph for any number of threads.
+    workers : Workers, optional
+        Threads to use; the calling thread alone when not given.
+    progress : callable, optional
+        Called as ``progress(rows done, rows)`` now and then.
+    cancel : callable, optional
+        Asked now and then; true ends the build.
+
+    Returns
+    -------
+    Graph
+
+    Raises
+    ------
+    Cancelled
+        `cancel` said so.
+
+    Notes
+    -----
+    Memory beyond the graph itself: a record (about dim bytes), 1.5 times the links, and the
+    projected rows (4 bytes per coded dimension), all per row; never a float32 copy of the rows.
+    """
+    n = len(vectors)
+    if n > MAX_ROWS:
+        raise ValueError(f"a graph holds at most {MAX_ROWS} rows, got {n}")
+    plan = _Plan(
+        fit_space(vectors, metric), workers, progress or (lambda _done, _all: None),
+        cancel or (lambda: False), -(-2 * M // BLOCK) * BLOCK, ef_construction + 7 & ~7, n,
+    )  # fmt: skip
+    records = _Records(vectors, plan)
+    order = np.random.default_rng(seed).permutation(n)
+    entry = int(records.norms().argmin()) if n else 0
+    order = np.concatenate([[entry], order[order != entry]]) if n else order
+    links = np.full((n, int(plan.degree * SPARE)), -1, np.int32)
+    degrees = np.zeros(n, np.int32)
+    _insert(plan, records, links, degrees, order, entry)
+    return _finish(plan, records, links, degrees, entry, codes, seed)
+
+
+def _insert(
+    plan: _Plan,
+    records: _Records,
+    links: NDArray[np.int32],
+    degrees: NDArray[np.int32],
+    order: NDArray[np.int64],
+    entry: int,
+) -> None:
+    """Insert all rows in `order`, whose first is the entry and needs no links."""
+    scratch: deque[NDArray[np.uint8]] = deque()
+    done = 1
+    while done < plan.rows:
+        count = min(BATCH, max(1, done // 10), plan.rows - done)
+        batch = order[done : done + count]
+
+        def search(first: int, last: int, batch: NDArray[np.int64] = batch) -> None:
+            try:
+                visited = scratch.pop()
+            except IndexError:
+                visited = np.zeros(plan.rows + 1, np.uint8)
+            insert_rows(
+                *records.args, links, degrees, entry, batch[first:last], plan.beam, plan.degree,
+                np.float32(ALPHA), visited,
+            )  # fmt: skip
+            scratch.append(visited)
+
+        plan.each(search, count, 32)
+        targets = links[batch, : plan.degree]
+        there = np.arange(plan.degree) < degrees[batch, None]
+        sources = np.repeat(batch, degrees[batch])
+        flat = targets[there]
+        ranks = np.argsort(flat, kind="stable")
+        sources = sources[ranks]
+        heads, starts = np.unique(flat[ranks], return_index=True)
+        starts = np.append(starts, len(flat))
+        heads = heads.astype(np.int64)
+
+        def back(
+            first: int,
+            last: int,
+            heads: NDArray[np.int64] = heads,
+            starts: NDArray[np.int64] = starts,
+            sources: NDArray[np.int64] = sources,
+        ) -> None:
+            link_back(
+                *records.args, links, degrees, heads[first:last], starts[first : last + 1],
+                sources, plan.degree, np.float32(ALPHA),
+            )  # fmt: skip
+
+        plan.each(back, len(heads), 1024)
+        done += count
+        plan.progress(done, plan.rows)
+
+    def trim(first: int, last: int) -> None:
+        trim_rows(*records.args, links, degrees, first, last, plan.degree, np.float32(ALPHA))
+
+    plan.each(trim, plan.rows, 1024)
+
+
+def _finish(
+    plan: _Plan,
+    records: _Records,
+    links: NDArray[np.int32],
+    degrees: NDArray[np.int32],
+    entry: int,
+    codes: str | int,
+    seed: int,
+) -> Graph:
+    """Code the neighbours of every node and lay out the rows."""
+    n, inner = plan.rows, records.inner
+    dims, bits = _choose(inner, codes)
+    projection = fit_projection(_residuals(records, links, degrees, seed), dims, bits, seed)
+    matrix = projection.floats(inner).T
+    places = np.empty((n, dims), np.float32)
+
+    def project(first: int, last: int) -> None:
+        places[first:last] = records.decode(slice(first, last)) @ matrix
+
+    plan.each(project, n, 4096)
+    block = HEAD + dims * bits // 16 * 64
+    rows = np.zeros((n, records.stride + plan.degree // BLOCK * block), np.uint8)
+    rows[:, : records.stride] = records.data.reshape(n, records.stride)
+    add = np.full((n, plan.degree), np.inf, np.float32)
+    res = np.zeros((n, plan.degree), np.float32)
+
+    def encode(first: int, last: int) -> None:
+        encode_neighbours(
+            *records.args, places, links, degrees, bits, first, last, rows, records.stride, add, res
+        )
+
+    plan.each(encode, n, 256)
+    add_unit, res_unit = _unit(add), _unit(res)
+    empty = np.arange(plan.degree) >= degrees[:, None]
+    for b in range(plan.degree // BLOCK):
+        at = records.stride + b * block
+        slots = slice(b * BLOCK, (b + 1) * BLOCK)
+        rows[:, at : at + 128].view(np.int32)[:] = np.where(empty[:, slots], -1, links[:, slots])
+        rows[:, at + 128 : at + 192].view(np.float16)[:] = add[:, slots] / add_unit
+        rows[:, at + 192 : at + 256].view(np.float16)[:] = res[:, slots] / res_unit
+    meta = {
+        "version": VERSION, "metric": plan.space.metric, "entry": entry, "degree": plan.degree,
+        "bits": bits, "radius": float(plan.space.radius), "add_unit": add_unit,
+        "res_unit": res_unit,
+    }  # fmt: skip
+    arrays = {
+        "rows": rows, "mean": plan.space.mean, "matrix": projection.matrix,
+        "scales": projection.scales,
+    }  # fmt: skip
+    return Graph(arrays, meta, inner - (plan.space.metric == "ip"))
+
+
+def _unit(factors: NDArray[np.float32]) -> float:
+    """Unit in which finite factors fit into float16."""
+    finite = factors[np.isfinite(factors)]
+    return max(float(np.abs(finite).max(initial=0)) / 60000, 1e-30)
+
+
+def _residuals(
+    records: _Records, links: NDArray[np.int32], degrees: NDArray[np.int32], seed: int
+) -> NDArray[np.float32]:
+    """A sample of neighbour - node, from nodes that have links."""
+    nodes = np.flatnonzero(degrees)
+    if len(nodes) == 0:
+        return np.zeros((1, records.inner), np.float32)
+    rng = np.random.default_rng(seed)
+    nodes = rng.choice(nodes, min(len(nodes), 1500), replace=False)
+    picks = links[nodes[:, None], rng.integers(0, degrees[nodes][:, None], (len(nodes), 16))]
+    near = records.decode(picks.reshape(-1))
+    return near - np.repeat(records.decode(nodes), 16, axis=0)
+
+
+def _choose(inner: int, codes: str | int) -> tuple[int, int]:
+    """Coded dimensions and bits of each."""
+    bits = codes if isinstance(codes, int) else 4 if inner <= 64 else 2 if inner <= 200 else 1
+    whole = 16 // bits
+    return min(-(-inner // whole) * whole, 384), bits

@@ -1,0 +1,218 @@
+"""Kernels of the build: search the frozen graph, choose neighbours, take in the edges back.
+
+A batch of rows is inserted in three steps, each parallel over rows that only their own task
+writes, so the graph does not depend on the number of threads:
+:func:`insert_rows` searches the graph as it was before the batch and writes the links of the new
+rows; the caller sorts the new edges by target; :func:`link_back` adds them to the targets.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vecdb.kernels.jit import jit
+from vecdb.kernels.leaves import pool_insert, pool_next, prefetch_bytes
+from vecdb.quant.record import record_distance
+
+__all__ = ["connect", "insert_rows", "link_back", "reach", "trim_rows"]
+
+_BYTES = "Array(u1, 1, 'C', readonly=True)"
+_WORDS = "Array(f4, 1, 'C', readonly=True)"
+_INTS = "Array(i4, 1, 'C', readonly=True)"
+_RECORDS = f"{_BYTES}, {_WORDS}, {_INTS}, i8, i8"
+_EMPTY = np.iinfo(np.int64).max
+
+
+@jit("i8(f4, i8)")
+def make_key(value, row):
+    """Order in a pool: distance (not negative), row, then the bit that says "expanded"."""
+    return (np.int64(np.float32(value).view(np.int32)) << 32) | (row << 1)
+
+
+@jit("f4(i8)")
+def key_distance(key):
+    """The distance of a pool's key."""
+    return np.int32(key >> 32).view(np.float32)
+
+
+@jit("i8(i8)")
+def key_row(key):
+    """The row of a pool's key."""
+    return (key & 0xFFFFFFFF) >> 1
+
+
+@jit("u1(u1[::1])")
+def next_tag(visited):
+    """A tag that no node bears; element 0 holds the last one, node i has element i + 1."""
+    if visited[0] == 255:
+        visited[:] = 0
+    visited[0] += np.uint8(1)
+    return visited[0]
+
+
+@jit(f"i8({_RECORDS}, i8, i8[::1], i8, i4[::1], i8, f4)")
+def select(data, words, ints, stride, inner, row, keys, count, chosen, degree, alpha):
+    """Choose up to `degree` diverse neighbours among candidates in ascending order.
+
+    A candidate is kept if no kept one is nearer to it by the factor `alpha` (on squared distance)
+    than the row is (HNSW's heuristic at 1, Vamana's at more); what is left is filled with the
+    nearest of the refused ("keepPrunedConnections"), since a row of the layout is read whole.
+    """
+    kept = 0
+    for c in range(count):
+        if kept == degree:
+            break
+        key = keys[c]
+        candidate = key_row(key)
+        if candidate == row:
+            keys[c] = _EMPTY
+            continue
+        reach = key_distance(key)
+        good = True
+        for i in range(kept):
+            between = record_distance(
+                data, words, candidate * stride, data, words, ints, chosen[i] * stride, inner
+            )
+            if alpha * between < reach:
+                good = False
+                break
+        if good:
+            chosen[kept] = candidate
+            kept += 1
+            keys[c] = _EMPTY
+    for c in range(count):
+        if kept == degree:
+            break
+        if keys[c] != _EMPTY:
+            chosen[kept] = key_row(keys[c])
+            kept += 1
+    return kept
+
+
+@jit(f"i8({_RECORDS}, i4[:, ::1], i4[::1], i8, i8, i8[::1], i8, u1[::1])")
+def beam(data, words, ints, stride, inner, links, degrees, entry, row, pool, size, visited):
+    """Search the graph for a row's neighbours: their number; the keys stand from pool[8] on."""
+    tag = next_tag(visited)
+    pool[:8] = np.iinfo(np.int64).min
+    pool[8 : 8 + size] = _EMPTY
+    own = row * stride
+    fresh = np.empty(links.shape[1], np.int64)
+    visited[1 + entry] = tag
+    value = record_distance(data, words, entry * stride, data, words, ints, own, inner)
+    pool_insert(pool, 8, size, make_key(value, entry))
+    position = 0
+    while True:
+        position = pool_next(pool, 8, size, position & ~7)
+        if position < 0:
+            break
+        pool[8 + position] |= 1
+        node = key_row(pool[8 + position])
+        count = 0
+        for i in range(degrees[node]):
+            neighbour = links[node, i]
+            if visited[1 + neighbour] != tag:
+                visited[1 + neighbour] = tag
+                fresh[count] = neighbour
+                count += 1
+                prefetch_bytes(data, neighbour * stride, min(stride, 256))
+        for i in range(count):
+            value = record_distance(data, words, fresh[i] * stride, data, words, ints, own, inner)
+            key = make_key(value, fresh[i])
+            if key < pool[7 + size]:
+                position = min(position, pool_insert(pool, 8, size, key))
+    count = 0
+    while count < size and pool[8 + count] != _EMPTY:
+        count += 1
+    return count
+
+
+@jit(
+    f"void({_RECORDS}, i4[:, ::1], i4[::1], i8, Array(i8, 1, 'C', readonly=True), i8, i8, f4, u1[::1])"
+)
+def insert_rows(
+    data, words, ints, stride, inner, links, degrees, entry, rows, size, degree, alpha, visited
+):
+    """Find and write the links of new rows, which nothing links to yet."""
+    pool = np.empty(8 + size, np.int64)
+    for i in range(len(rows)):
+        row = rows[i]
+        count = beam(
+            data, words, ints, stride, inner, links, degrees, entry, row, pool, size, visited
+        )  # fmt: skip
+        degrees[row] = select(
+            data, words, ints, stride, inner, row, pool[8:], count, links[row], degree, alpha
+        )
+
+
+@jit(
+    f"void({_RECORDS}, i4[:, ::1], i4[::1], Array(i8, 1, 'C', readonly=True),"
+    " Array(i8, 1, 'C', readonly=True), Array(i8, 1, 'C', readonly=True), i8, f4)"
+)
+def link_back(
+    data, words, ints, stride, inner, links, degrees, targets, starts, sources, degree, alpha
+):
+    """Add sources[starts[i] : starts[i + 1]] to the links of targets[i]; choose anew when full."""
+    slots = links.shape[1]
+    for t in range(len(targets)):
+        row = targets[t]
+        first, last = starts[t], starts[t + 1]
+        count = degrees[row]
+        if count + last - first <= slots:
+            for i in range(first, last):
+                links[row, count] = sources[i]
+                count += 1
+            degrees[row] = count
+            continue
+        keys = np.empty(count + last - first, np.int64)
+        for i in range(len(keys)):
+            other = np.int64(links[row, i]) if i < count else sources[first + i - count]
+            value = record_distance(
+                data, words, other * stride, data, words, ints, row * stride, inner
+            )
+            keys[i] = make_key(value, other)
+        keys.sort()
+        degrees[row] = select(
+            data, words, ints, stride, inner, row, keys, len(keys), links[row], degree, alpha
+        )
+
+
+@jit(f"void({_RECORDS}, i4[:, ::1], i4[::1], i8, i8, i8, f4)")
+def trim_rows(data, words, ints, stride, inner, links, degrees, first, last, degree, alpha):
+    """Choose `degree` links for the rows of [first, last) that have more."""
+    for row in range(first, last):
+        count = degrees[row]
+        if count <= degree:
+            continue
+        keys = np.empty(count, np.int64)
+        for i in range(count):
+            other = np.int64(links[row, i])
+            value = record_distance(
+                data, words, other * stride, data, words, ints, row * stride, inner
+            )
+            keys[i] = make_key(value, other)
+        keys.sort()
+        degrees[row] = select(
+            data, words, ints, stride, inner, row, keys, count, links[row], degree, alpha
+        )
+
+
+@jit("i8(Array(i4, 2, 'C', readonly=True), i8, u1[::1], i8[::1])")
+def reach(links, entry, reached, stack):
+    """Mark all rows that can be reached from `entry`, -1 being no link; return how many are new."""
+    if reached[entry]:
+        return 0
+    reached[entry] = 1
+    stack[0] = entry
+    depth = 1
+    count = 0
+    while depth:
+        depth -= 1
+        node = stack[depth]
+        count += 1
+        for i in range(links.shape[1]):
+            other = links[node, i]
+            if other >= 0 and not reached[other]:
+                reached[other] = 1
+                stack[depth] = other
+                depth += 1
+    return count

@@ -1,0 +1,192 @@
+"""The graph as arrays: what a segment stores, maps back and hands to the search kernel.
+
+Arrays of the layout ``rows`` (n = rows, offsets in bytes of a row):
+
+| name | dtype, shape | content |
+|---|---|---|
+| ``rows`` | uint8 (n, stride) | ``record`` (:mod:`vecdb.quant.record`), then blocks of 32 neighbours (:mod:`vecdb.quant.neighbours`), the whole a multiple of 64 |
+| ``mean`` | float32 (inner,) | centre of the inner space |
+| ``matrix`` | uint8 (dims, width) | the projection of the neighbour codes |
+| ``scales`` | float32 (dims,) | its rows' scales |
+
+``meta`` holds the numbers that these shapes don't say; see :data:`META`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.errors import VecdbError
+from vecdb.graph.insert import reach
+from vecdb.kernels.jit import jit
+from vecdb.quant.neighbours import BLOCK, HEAD
+from vecdb.quant.record import record_bytes
+from vecdb.quant.space import Space
+
+__all__ = ["Cancelled", "Graph"]
+
+META = {"version": int, "metric": str, "entry": int, "degree": int, "bits": int, "radius": float,
+        "add_unit": float, "res_unit": float}  # fmt: skip
+VERSION = 1
+MAX_ROWS = (1 << 31) - 1  # a key of the search pool has 31 bits for the row
+
+
+class Cancelled(VecdbError):
+    """The `cancel` callback of a build said so."""
+
+
+@jit("i8(Array(i4, 2, 'A', readonly=True), i8)")
+def _bad_links(links, rows):
+    """First node with a link outside [-1, rows), or -1."""
+    for i in range(links.shape[0]):
+        for j in range(links.shape[1]):
+            if links[i, j] < -1 or links[i, j] >= rows:
+                return i
+    return -1
+
+
+class Graph:
+    """A navigable graph over the rows of one segment, ready to be searched.
+
+    Made by :func:`vecdb.graph.build` or :meth:`from_arrays`; immutable. Any number of threads may
+    search it at once.
+
+    Attributes
+    ----------
+    arrays : dict of str to array
+        Named C-contiguous sections, as in the module's table.
+    meta : dict
+        JSON-safe numbers and names beside them.
+    """
+
+    def __init__(self, arrays: dict[str, NDArray[Any]], meta: dict[str, Any], dim: int) -> None:
+        self.arrays = arrays
+        self.meta = meta
+        self.dim = dim
+        self.space = Space(meta["metric"], arrays["mean"], meta["radius"])
+        self.scratch: deque[NDArray[np.uint8]] = deque()  # visited tags, one array per searcher
+        flat = arrays["rows"].reshape(-1)
+        self.views = flat, flat.view(np.float32), flat.view(np.int32)
+
+    @property
+    def rows(self) -> int:
+        """Number of nodes; node i is row i of the segment."""
+        return len(self.arrays["rows"])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    @property
+    def inner(self) -> int:
+        """Dimensions of the inner space."""
+        return len(self.arrays["mean"])
+
+    @property
+    def stride(self) -> int:
+        """Bytes of a node's row."""
+        return self.arrays["rows"].shape[1]
+
+    @property
+    def record(self) -> int:
+        """Bytes of a node's own record, after which its blocks begin."""
+        return record_bytes(self.inner)
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of 64 bytes of codes in a block."""
+        return len(self.arrays["matrix"]) * int(self.meta["bits"]) // 16
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of 32 neighbours in a row."""
+        return int(self.meta["degree"]) // BLOCK
+
+    def links(self) -> NDArray[np.int32]:
+        """Neighbours of every node, (n, degree) int32, -1 for an empty slot (a copy)."""
+        at, step = self.record, HEAD + 64 * self.chunks
+        parts = [self._links(at + b * step) for b in range(self.blocks)]
+        return np.concatenate(parts, axis=1) if parts else np.empty((self.rows, 0), np.int32)
+
+    def reachable(self) -> int:
+        """Number of nodes that a walk from the entry can come to; the number of rows when sound."""
+        if self.rows == 0:
+            return 0
+        reached = np.zeros(self.rows, np.uint8)
+        return int(reach(self.links(), self.meta["entry"], reached, np.empty(self.rows, np.int64)))
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: dict[str, NDArray[Any]], meta: dict[str, Any], rows: int, dim: int
+    ) -> Graph:
+        """A graph over stored arrays, after checks of all that a hostile file could get wrong.
+
+        Parameters
+        ----------
+        arrays, meta
+            As a graph gave them; arrays may be read-only mappings.
+        rows, dim : int
+            Of the segment's vectors.
+
+        Raises
+        ------
+        ValueError
+            A section is missing or has a wrong type or shape, a number is out of range, or a link
+            points outside the rows.
+        """
+        _check_meta(meta, rows)
+        inner = dim + (meta["metric"] == "ip")
+        dims = len(arrays["matrix"]) if arrays.get("matrix") is not None else -1
+        chunk_dims = 16 // meta["bits"]
+        if dims < chunk_dims or dims % chunk_dims:
+            raise ValueError(f"graph: a projection to {dims} dimensions is not whole chunks")
+        block = HEAD + dims // chunk_dims * 64
+        stride = record_bytes(inner) + meta["degree"] // BLOCK * block
+        expected: dict[str, tuple[type, tuple[int, ...]]] = {
+            "rows": (np.uint8, (rows, stride)),
+            "mean": (np.float32, (inner,)),
+            "matrix": (np.uint8, (dims, inner + 63 & ~63)),
+            "scales": (np.float32, (dims,)),
+        }
+        for name, (dtype, shape) in expected.items():
+            array = arrays.get(name)
+            if array is None or array.dtype != dtype or array.shape != shape:
+                got = None if array is None else (str(array.dtype), array.shape)
+                raise ValueError(f"graph section {name!r}: {np.dtype(dtype)} {shape}, got {got}")
+            if not array.flags.c_contiguous or not array.flags.aligned:
+                raise ValueError(f"graph section {name!r} is not contiguous and aligned")
+        for name in ("mean", "scales"):
+            if not np.isfinite(arrays[name]).all():
+                raise ValueError(f"graph section {name!r} has a value that is not finite")
+        graph = cls({name: arrays[name] for name in expected}, dict(meta), dim)
+        for b in range(graph.blocks):
+            bad = _bad_links(graph._links(graph.record + b * block), rows)
+            if bad >= 0:
+                raise ValueError(f"graph: node {bad} has a link outside the {rows} rows")
+        return graph
+
+    def _links(self, at: int) -> NDArray[np.int32]:
+        return self.arrays["rows"][:, at : at + 4 * BLOCK].view(np.int32)
+
+
+def _check_meta(meta: dict[str, Any], rows: int) -> None:
+    for name, kind in META.items():
+        value = meta.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"graph meta {name!r}: a {kind.__name__} expected, got {value!r}")
+        if kind is float and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"graph meta {name!r}: out of range, {value!r}")
+    if meta["version"] != VERSION:
+        raise ValueError(f"graph version {meta['version']} is not {VERSION}")
+    if meta["metric"] not in {"cosine", "l2", "ip"} or meta["bits"] not in {1, 2, 4}:
+        raise ValueError(f"graph meta: metric {meta['metric']!r}, bits {meta['bits']!r}")
+    if not 0 <= rows <= MAX_ROWS or not 0 <= meta["entry"] < max(rows, 1):
+        raise ValueError(f"graph meta: entry {meta['entry']} of {rows} rows")
+    if not BLOCK <= meta["degree"] <= 8 * BLOCK or meta["degree"] % BLOCK:
+        raise ValueError(f"graph meta: degree {meta['degree']}")

@@ -1,0 +1,173 @@
+"""Neighbour codes: the 32 neighbours of a node, estimated from a few bytes each in the node's row.
+
+For a query q, a node c and its neighbour x = c + r, ``|q - x|^2 = |q - c|^2 + |r|^2 - 2 <q - c, r>``.
+The first term is exact when the node is expanded; of the last, r is coded after RaBitQ (Gao & Long,
+SIGMOD 2024) and SymphonyQG (SIGMOD 2025): r is projected to the dimensions in which neighbours
+differ most, rotated there, and each coordinate is rounded to 1, 2 or 4 bits, a code o. With
+``f = |r|^2 / <o, r>``, ``<q - c, r>`` is about ``f <q - c, o>``, so a row keeps for each neighbour
+``fadd = |r|^2 + 2 f <o, c>`` and ``fres = -2 f``, and the estimate is
+``|q - c|^2 + fadd + fres <o, q>``.
+
+A block holds 32 neighbours:
+
+| bytes | content |
+|---|---|
+| 128 | int32 row numbers, -1 for an empty slot |
+| 64 | float16 fadd / add_unit, infinity for an empty slot |
+| 64 | float16 fres / res_unit |
+| 64 x chunks | codes: byte j of a chunk holds nibble-subspace j % 4 of neighbour j // 4 (low) and of neighbour 16 + j // 4 (high); a nibble holds 4 / bits dimensions |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.kernels.jit import jit
+from vecdb.quant.record import record_distance
+
+__all__ = ["BLOCK", "HEAD", "Projection", "encode_neighbours", "fit_projection"]
+
+BLOCK = 32  # neighbours in a block
+HEAD = 256  # bytes of a block before its codes
+STEP_2, STEP_4 = 0.9957, 0.3352  # best uniform steps for a Gaussian, in standard deviations
+SCALES = (0.8, 0.9, 1.0, 1.1, 1.2)  # tried around it for each residual
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The matrix that takes an inner row to its coded dimensions, as bytes.
+
+    Attributes
+    ----------
+    matrix : (dims, width) uint8 array
+        Code + 128, padded with 128 to a multiple of 64 columns.
+    scales : (dims,) float32 array
+        Row i stands for ``scales[i] * (matrix[i] - 128)``.
+    bits : {1, 2, 4}
+        Bits of a coded dimension.
+    """
+
+    matrix: NDArray[np.uint8]
+    scales: NDArray[np.float32]
+    bits: int
+
+    def floats(self, inner: int) -> NDArray[np.float32]:
+        """The matrix as (dims, inner) float32."""
+        codes = self.matrix[:, :inner].astype(np.float32) - np.float32(128)
+        return codes * self.scales[:, None]
+
+
+def fit_projection(residuals: NDArray[np.float32], dims: int, bits: int, seed: int) -> Projection:
+    """Principal directions of (m, inner) residuals, rotated at random among themselves.
+
+    `dims` may exceed the inner dimension (chunks are whole): the rotation then spreads the inner
+    space over more coordinates.
+    """
+    inner = residuals.shape[1]
+    keep = min(dims, inner)
+    rng = np.random.default_rng(seed)
+    if keep < inner:
+        _, vectors = np.linalg.eigh(residuals.T.astype(np.float64) @ residuals.astype(np.float64))
+        basis = vectors[:, ::-1][:, :keep].T
+    else:
+        basis = np.eye(inner)
+    rotation = np.linalg.qr(rng.standard_normal((dims, dims)))[0][:, :keep]
+    matrix = rotation @ basis
+    scales = np.maximum(np.abs(matrix).max(axis=1), 1e-30) / 127
+    width = inner + 63 & ~63
+    codes = np.full((dims, width), 128, np.uint8)
+    codes[:, :inner] = np.rint(matrix / scales[:, None] + 128).astype(np.uint8)
+    return Projection(codes, scales.astype(np.float32), bits)
+
+
+@jit("f4(f4[::1], i8, f4, i4[::1])")
+def _round_code(residual, bits, step, code):
+    """Round to the levels 0 ... 2^bits - 1; return <o, r> / |o|, which the best step maximises."""
+    top = (1 << bits) - 1
+    inverse = np.float32(1) / step
+    dot = np.float32(0)
+    squares = np.float32(0)
+    for i in range(len(residual)):
+        level = np.int32(np.floor(residual[i] * inverse + np.float32(1 << (bits - 1))))
+        level = min(max(level, np.int32(0)), np.int32(top))
+        code[i] = level
+        o = np.float32(level) - np.float32(0.5 * top)
+        dot += o * residual[i]
+        squares += o * o
+    return dot / np.sqrt(squares)
+
+
+@jit("f4(f4[::1], i8, i4[::1])")
+def _best_code(residual, bits, code):
+    """Code of a residual at the best of five steps; return <o, r>."""
+    squares = np.float32(0)
+    for i in range(len(residual)):
+        squares += residual[i] * residual[i]
+    spread = np.sqrt(squares / np.float32(len(residual)))
+    best = np.float32(-1)
+    step = spread
+    if bits > 1:
+        for trial in SCALES:
+            width = spread * np.float32((STEP_2 if bits == 2 else STEP_4) * trial)
+            fit = _round_code(residual, bits, width, code)
+            if fit > best:
+                best = fit
+                step = width
+    _round_code(residual, bits, step, code)
+    dot = np.float32(0)
+    for i in range(len(residual)):
+        dot += (np.float32(code[i]) - np.float32(0.5 * ((1 << bits) - 1))) * residual[i]
+    return dot
+
+
+@jit(
+    "void(Array(u1, 1, 'C', readonly=True), Array(f4, 1, 'C', readonly=True),"
+    "Array(i4, 1, 'C', readonly=True), i8, i8, Array(f4, 2, 'C', readonly=True), i4[:, ::1],"
+    "i4[::1], i8, i8, i8, u1[:, ::1], i8, f4[:, ::1], f4[:, ::1])"
+)
+def encode_neighbours(
+    data, words, ints, stride, inner, places, links, degrees, bits, first, last, rows, at, add, res
+):
+    """Write ids and codes of the nodes in [first, last) into `rows` from byte `at` on.
+
+    `places` are the projected rows. The factors go to `add` and `res`, (nodes, slots) each, in
+    float32: only when all are known is their float16 unit.
+    """
+    dims = places.shape[1]
+    per = 4 // bits
+    block_bytes = HEAD + dims * bits // 16 * 64
+    residual = np.empty(dims, np.float32)
+    code = np.empty(dims, np.int32)
+    for node in range(first, last):
+        for slot in range(degrees[node]):
+            other = np.int64(links[node, slot])
+            spread = np.float32(0)
+            for i in range(dims):
+                residual[i] = places[other, i] - places[node, i]
+                spread = max(spread, abs(residual[i]))
+            square = record_distance(
+                data, words, other * stride, data, words, ints, node * stride, inner
+            )
+            add[node, slot] = square
+            res[node, slot] = 0
+            block = at + slot // BLOCK * block_bytes + HEAD
+            lane = slot % BLOCK
+            if spread > 0:
+                factor = square / _best_code(residual, bits, code)
+                middle = np.float32(0.5 * ((1 << bits) - 1))
+                dot = np.float32(0)
+                for i in range(dims):
+                    dot += (np.float32(code[i]) - middle) * places[node, i]
+                add[node, slot] = square + np.float32(2) * factor * dot
+                res[node, slot] = np.float32(-2) * factor
+            else:
+                code[:] = 0
+            for s in range(dims // per):
+                nibble = 0
+                for d in range(per):
+                    nibble |= code[s * per + d] << (bits * d)
+                byte = block + (s >> 2) * 64 + (lane & 15) * 4 + (s & 3)
+                rows[node, byte] |= nibble << 4 if lane >= 16 else nibble
