@@ -59,4 +59,6 @@ def rows_of(bitmap: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 
 def test(bitmap: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """For each row whether it is live."""
-    return (bitmap[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(np.bool_)
+    bits = bitmap[rows >> 3] >> (rows & 7).astype(np.uint8) & np.uint8(1)
+    live: npt.NDArray[np.bool_] = bits.astype(np.bool_)
+    return live

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vecdb.segment.container import Container
     from vecdb.segment.writer import ContainerWriter
 
-__all__ = ["ZONE_ROWS", "BlockStats", "open_column", "open_stats", "write_column"]
+__all__ = ["ZONE_ROWS", "BlockStats", "nulls", "open_column", "open_stats", "write_column"]
 
 ZONE_ROWS = 4096
 
@@ -48,7 +48,15 @@ class BlockStats:
     null_count: npt.NDArray[np.uint16]
 
 
-def write_column(writer: ContainerWriter, index: int, column: pa.Array[Any]) -> list[Any]:
+def nulls(rows: int, kind: Any) -> pa.Array[Any]:
+    """A column without a value."""
+    import pyarrow as pa
+
+    column: pa.Array[Any] = pa.nulls(rows, kind)
+    return column
+
+
+def write_column(writer: ContainerWriter, index: int, column: Any) -> list[Any]:
     """Write one column and its zone maps; returns its entry of the segment's meta.
 
     Memory: at most one copy of the column.
@@ -57,7 +65,7 @@ def write_column(writer: ContainerWriter, index: int, column: pa.Array[Any]) -> 
 
     if column.offset or (pa.types.is_list(column.type) and column.values.offset):
         column = pa.concat_arrays([column, column.slice(0, 0)])  # buffers that start at row 0
-    length = child = 0
+    child = 0
     if pa.types.is_list(column.type):
         child = column.offsets[len(column)].as_py() if len(column) else 0
         extents = [*_extents(column.buffers()[:2], column.type, len(column))]
@@ -68,7 +76,6 @@ def write_column(writer: ContainerWriter, index: int, column: pa.Array[Any]) -> 
     for number, (buffer, size) in enumerate(zip(column.buffers(), extents, strict=True)):
         if buffer is not None:
             writer.add(f"c{index}.{number}", buffer[:size])
-            length += size
     _write_stats(writer, index, column)
     return [type_name(column.type), child]
 

@@ -147,9 +147,9 @@ class Container:
             return
         section = self._section(name)
         stored = self.mapping.array(section.hashes, "<u8", (section.blocks,))
-        if xxhash.xxh3_64_intdigest(stored) != section.hash:
+        if xxhash.xxh3_64_intdigest(stored.data) != section.hash:
             raise self.damaged(f"the block hashes of {name!r}", "changed bytes")
-        data = memoryview(self.mapping.array(section.offset, np.uint8, (section.length,)))
+        data = self.mapping.array(section.offset, np.uint8, (section.length,)).data
         for block, digest in enumerate(stored):
             start = block * f.BLOCK
             if xxhash.xxh3_64_intdigest(data[start : start + f.BLOCK]) != digest:

@@ -199,15 +199,16 @@ class File:
 class Directory:
     """A store's folder, held by a descriptor so that renaming the folder does not matter.
 
-    Parameters
+    Attributes
     ----------
+    path : Path
     durable : bool
         False leaves it to the operating system when to write to disk: every sync does nothing.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, durable: bool = True) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._durable = durable
+        self.durable = True
         try:
             self._fd = calls.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -227,12 +228,12 @@ class Directory:
     def create(self, name: str) -> File:
         """A new file for writing; one of that name must not exist."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS
-        return File(self._open("creating", name, flags), self.path / name, durable=self._durable)
+        return File(self._open("creating", name, flags), self.path / name, durable=self.durable)
 
     def reopen(self, name: str) -> File:
         """An existing file, to be appended to."""
         fd = self._open("opening", name, os.O_WRONLY | os.O_APPEND | _FLAGS)
-        file = File(fd, self.path / name, durable=self._durable)
+        file = File(fd, self.path / name, durable=self.durable)
         file.length = os.lseek(file._fd, 0, os.SEEK_END)
         return file
 
@@ -281,7 +282,7 @@ class Directory:
     def names(self) -> list[str]:
         """Every name in the folder."""
         try:
-            return os.listdir(self._fd)
+            return os.listdir(self._fd)  # noqa: PTH208 - of a descriptor, not a path
         except OSError as error:
             raise _refused("listing", self.path, error) from None
 
@@ -303,7 +304,7 @@ class Directory:
 
     def sync(self) -> None:
         """Make created, renamed and removed names durable."""
-        if not self._durable:
+        if not self.durable:
             return
         try:
             calls.fsync(self._fd)

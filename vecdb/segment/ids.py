@@ -14,7 +14,6 @@ text        ``ids.offsets`` (int32), ``ids.text`` (UTF-8), 16 + text
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -27,9 +26,7 @@ if TYPE_CHECKING:
     from vecdb.segment.container import Container
     from vecdb.segment.writer import ContainerWriter
 
-__all__ = ["IdColumn", "open_ids", "write_ids"]
-
-Rows = "npt.NDArray[np.int64]"
+__all__ = ["IdColumn", "open_ids", "row_hashes", "write_ids"]
 
 
 class IdColumn(Protocol):
@@ -120,8 +117,8 @@ class TextIds:
         order: npt.NDArray[np.uint32],
     ) -> None:
         self._texts = texts
-        self._hashes = hashes
-        self._order = order
+        self.hashes = hashes
+        self.order = order
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -134,10 +131,10 @@ class TextIds:
         if len(self._texts) == 0:
             return np.full(len(ids), -1, np.int64)
         wanted = hash_texts(ids)
-        place = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
+        place = np.minimum(np.searchsorted(self.hashes, wanted), len(self.hashes) - 1)
         rows = np.full(len(ids), -1, np.int64)
-        known = np.flatnonzero(self._hashes[place] == wanted)
-        candidates = self._order[place[known]].astype(np.int64)
+        known = np.flatnonzero(self.hashes[place] == wanted)
+        candidates = self.order[place[known]].astype(np.int64)
         same = self.get(candidates) == ids[known]
         rows[known[same]] = candidates[same]
         for i in known[~same]:  # two texts of one hash: one pair in 2**64 by chance
@@ -147,16 +144,9 @@ class TextIds:
     def all(self) -> pa.StringArray:
         return self._texts
 
-    @cached_property
-    def row_hashes(self) -> npt.NDArray[np.uint64]:
-        """The hash of each row's id, so that a merge hashes no text again."""
-        by_row = np.empty(len(self._hashes), np.uint64)
-        by_row[self._order] = self._hashes
-        return by_row
-
     def _walk(self, place: int, digest: np.uint64, text: str) -> int:
-        while place < len(self._hashes) and self._hashes[place] == digest:
-            row = int(self._order[place])
+        while place < len(self.hashes) and self.hashes[place] == digest:
+            row = int(self.order[place])
             if self._texts[row].as_py() == text:
                 return row
             place += 1
@@ -167,6 +157,15 @@ def hash_texts(ids: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     """XXH3-64 of each text's UTF-8."""
     digest = xxhash.xxh3_64_intdigest
     return np.fromiter((digest(text.encode()) for text in ids), np.uint64, len(ids))
+
+
+def row_hashes(ids: IdColumn) -> npt.NDArray[np.uint64]:
+    """The hash of each row's text id, so that a merge hashes no text again."""
+    if not isinstance(ids, TextIds):
+        raise TypeError("only text ids have hashes")
+    by_row = np.empty(len(ids), np.uint64)
+    by_row[ids.order] = ids.hashes
+    return by_row
 
 
 def write_ids(
@@ -193,10 +192,10 @@ def _write_texts(
     if hashes is None:
         hashes = hash_texts(texts.to_numpy(zero_copy_only=False))
     order = np.argsort(hashes, kind="stable")
-    offsets = np.frombuffer(texts.buffers()[1], "<i4")[texts.offset :][: len(texts) + 1]
+    _, starts, text = (memoryview(buffer or b"") for buffer in texts.buffers())
+    offsets = np.frombuffer(starts, "<i4")[texts.offset :][: len(texts) + 1]
     writer.add("ids.offsets", offsets - offsets[:1])
-    writer.begin("ids.text")
-    writer.write(texts.buffers()[2][int(offsets[0]) : int(offsets[-1])])
+    writer.add("ids.text", text[int(offsets[0]) : int(offsets[-1])])
     writer.add("ids.hashes", hashes[order].astype("<u8"))
     writer.add("ids.order", order.astype("<u4"))
     return {"kind": "text", "length": int(offsets[-1] - offsets[0])}
@@ -205,9 +204,10 @@ def _write_texts(
 def open_ids(container: Container, rows: int) -> IdColumn:
     """The id column of a segment file; hashes its sections and checks what a find relies on."""
     meta = container.meta.get("ids")
-    kind = meta.get("kind") if isinstance(meta, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    kind = meta.get("kind")
     if kind == "range":
-        first = meta["first"]
+        first = meta.get("first")
         if not isinstance(first, int) or not 0 <= first <= 2**63 - 1 - rows:
             raise container.damaged("ids of 63 bits", repr(first)[:40])
         return RangeIds(first, rows)
@@ -216,7 +216,7 @@ def open_ids(container: Container, rows: int) -> IdColumn:
     if kind == "any":
         return IntIds(container.array("ids", "<i8", (rows,)), _order(container, rows))
     if kind == "text":
-        return _open_texts(container, rows, meta["length"])
+        return _open_texts(container, rows, meta.get("length"))
     raise container.damaged("a known kind of ids", repr(kind)[:40])
 
 

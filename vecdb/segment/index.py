@@ -52,11 +52,12 @@ def open_graph(container: Container, rows: int, dim: int) -> Graph:
 
     meta = container.meta
     described = meta.get("arrays")
-    if meta.get("rows") != rows or not isinstance(described, dict):
+    facts = meta.get("graph")
+    if meta.get("rows") != rows or not isinstance(described, dict) or not isinstance(facts, dict):
         raise container.damaged(f"an index of {rows} rows", f"{meta.get('rows')!r}"[:40])
     arrays = {name: _array(container, name, entry) for name, entry in described.items()}
     try:
-        return Graph.from_arrays(arrays, meta.get("graph"), rows, dim)
+        return Graph.from_arrays(arrays, facts, rows, dim)
     except (ValueError, TypeError, KeyError) as error:
         raise container.damaged("a usable graph", str(error)[:200]) from None
 

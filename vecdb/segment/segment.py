@@ -11,7 +11,7 @@ import numpy as np
 
 from vecdb.errors import CorruptionError
 from vecdb.segment import format as f
-from vecdb.segment.columns import BlockStats, open_column, open_stats, write_column
+from vecdb.segment.columns import BlockStats, nulls, open_column, open_stats, write_column
 from vecdb.segment.ids import IdColumn, open_ids, write_ids
 from vecdb.segment.index import open_graph
 from vecdb.segment.writer import ContainerWriter
@@ -64,7 +64,7 @@ class Segment:
     @property
     def id(self) -> int:
         """Number of the segment file."""
-        return self._file.id
+        return self._file.info.id
 
     @property
     def info(self) -> f.FileInfo:
@@ -118,7 +118,7 @@ class Segment:
     def column(self, name: str) -> pa.Array[Any]:
         """One metadata column, (rows,), on the mapping; all null when younger than the file."""
         key = f"column {name}"
-        column = self._cache.get(key)
+        column: pa.Array[Any] | None = self._cache.get(key)
         if column is None:
             column = self._cache[key] = self._open_column(name)
         return column
@@ -165,6 +165,20 @@ class Segment:
         changed._graph_opened = index is None
         return changed
 
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of text, binary and list values and text ids: bounded in a segment, because
+        Arrow's offsets have 32 bits."""
+        return sum(
+            section.length
+            for name, section in self._file.sections.items()
+            if name == "ids.text" or (name[0] == "c" and name.endswith((".2", ".3", ".4")))
+        )
+
+    def check_vectors(self) -> None:
+        """Hash the vectors, which :attr:`vectors` does not; raises CorruptionError."""
+        self._file.verify("vectors")
+
     def verify(self) -> list[str]:
         """Hash every byte of the files; the problems found, each naming its file."""
         problems = [problem for file in self.files for problem in file.problems()]
@@ -182,12 +196,10 @@ class Segment:
         return problems
 
     def _open_column(self, name: str) -> pa.Array[Any]:
-        import pyarrow as pa
-
         kind = self.columns.field(name).type
         position = self._stored().get(name)
         if position is None:
-            return pa.nulls(self.rows, kind)
+            return nulls(self.rows, kind)
         return open_column(self._file, position, kind, self.rows)
 
     def _stored(self) -> dict[str, int]:
@@ -238,7 +250,7 @@ def write_segment(
         writer.begin("vectors", f.PAGE)
         for block in vectors:
             writer.write(np.ascontiguousarray(block, np.dtype(schema.dtype).newbyteorder("<")))
-        meta = {
+        meta: dict[str, Any] = {
             "rows": rows,
             "dim": schema.dim,
             "dtype": schema.dtype,

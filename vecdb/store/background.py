@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vecdb.store.compaction import Compactor
     from vecdb.store.writer import Writer
 
 __all__ = ["Background"]
@@ -19,34 +20,28 @@ _log = logging.getLogger("vecdb")
 
 
 class Background:
-    """Daemon threads that work until :meth:`stop`.
+    """Daemon threads that work until :meth:`stop`."""
 
-    Parameters
-    ----------
-    tidy : callable
-        One step of compaction or indexing; returns whether there was something to do. It is
-        called again at once then, otherwise when the set of segments has changed.
-    """
-
-    def __init__(self, writer: Writer, tidy: Callable[[], bool]) -> None:
+    def __init__(self, writer: Writer, compactor: Compactor) -> None:
         self._writer = writer
-        self._tidy = tidy
+        self._compactor = compactor
         self._stopping = False
+        self._seen = 0  # changes of the segments that the compactor has looked at
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=f"vecdb-{name}", daemon=True)
-            for name, work in (("flush", self._flush), ("tidy", self._tidy_up))
+            for name, work in (("flush", self._flush), ("compact", self._compact))
         ]
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """End both threads; returns when they have ended."""
+        """End both threads; an index build gives up, anything shorter is finished."""
         with self._writer.lock:
             self._stopping = True
             self._writer.lock.notify_all()
+        self._compactor.interrupt()
         for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
+            thread.join()
 
     def _run(self, work: Callable[[], None]) -> None:
         try:
@@ -55,23 +50,23 @@ class Background:
             if not self._stopping and self._writer.failure is None:
                 _log.exception("background work stopped")
 
-    def _idle(self, ready: Callable[[], bool]) -> bool:
-        """Wait until there may be work; False when it is time to stop."""
+    def _wait(self, ready: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Wait until there may be work, at most so long; False when it is time to stop."""
         writer = self._writer
         with writer.lock:
-            while not (self._stopping or writer.failure or ready()):
-                writer.lock.wait()
+            writer.lock.wait_for(
+                lambda: self._stopping or writer.failure is not None or ready(), seconds
+            )
             return not self._stopping and writer.failure is None
 
     def _flush(self) -> None:
         writer = self._writer
-        while self._idle(lambda: len(writer.state.memtables) > 1):
+        while self._wait(lambda: len(writer.state.memtables) > 1):
             writer.flush_oldest()
 
-    def _tidy_up(self) -> None:
+    def _compact(self) -> None:
         writer = self._writer
-        seen = -1
-        while self._idle(lambda: writer.manifest.generation != seen):
-            seen = writer.manifest.generation
-            while not self._stopping and writer.failure is None and self._tidy():
-                seen = writer.manifest.generation
+        pause: float | None = 0.0
+        while self._wait(lambda: writer.state.changes != self._seen, pause):
+            self._seen = writer.state.changes
+            pause = self._compactor.step()

@@ -25,6 +25,7 @@ from vecdb.errors import StorageError
 from vecdb.segment import Segment, bitmap, write_segment
 from vecdb.segment.container import Container
 from vecdb.segment.format import FileInfo, Header, Kind
+from vecdb.segment.ids import row_hashes
 from vecdb.segment.writer import ContainerWriter
 from vecdb.store import names
 from vecdb.store.manifest import Manifest, SegmentEntry, publish
@@ -54,7 +55,8 @@ class Edit:
     removed : frozenset of int
         Numbers of segments that go.
     added : Part or None
-        A new segment with every row live. Takes the place of the first one that goes, else the last place.
+        A new segment with every row live. Takes the place of the first one that goes, else the
+        last place.
     sources : tuple of Part
         What `added` was made of, as it was read.
     indexed : Segment or None
@@ -97,10 +99,22 @@ def new_segment(writer: Writer, sources: Sequence[Part]) -> Part:
         ]
         return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
 
+    hashes = None
+    if schema.ids == "string" and all(part.data.files for part in sources):
+        known = [row_hashes(part.segment.ids) for part in sources]
+        hashes = _gather_ids(known, picks)
     ids = _gather_ids([part.data.ids.all() for part in sources], picks)
     header = Header(Kind.SEGMENT, writer.manifest.uuid, number)
     info = write_segment(
-        writer.directory, name, header, schema, rows, vectors=vectors(), ids=ids, column=column
+        writer.directory,
+        name,
+        header,
+        schema,
+        rows,
+        vectors=vectors(),
+        ids=ids,
+        hashes=hashes,
+        column=column,
     )
     container = Container(writer.directory, name, Kind.SEGMENT, header.store, info)
     bounds = None
@@ -128,9 +142,8 @@ def commit(writer: Writer, edit: Edit) -> None:
         publish(writer.directory, manifest)
         with writer.lock:
             kept = {part.segment.id for part in parts}
-            writer.state.segments = tuple(
-                part for part in _edited(writer, edit) if part.segment.id in kept
-            )
+            edited = _edited(writer, edit)
+            writer.state.replace_segments(tuple(p for p in edited if p.segment.id in kept))
             if edit.flushed is not None:
                 writer.state.memtables.remove(edit.flushed)
             writer.state.generation = manifest.generation
@@ -188,6 +201,7 @@ def _next_manifest(writer: Writer, edit: Edit, parts: tuple[Part, ...]) -> Manif
     return Manifest(
         uuid=writer.manifest.uuid,
         generation=writer.manifest.generation + 1,
+        sync=writer.manifest.sync,
         schema=first.schema,  # what the log's first record was written under
         sequence=first.first - 1,
         wal=first.wal,

@@ -3,6 +3,7 @@
 One line of JSON, a newline, the XXH3-64 of that line in 16 hexadecimal digits, a newline::
 
     {"format": 1, "features": [], "uuid": "<32 hex digits>", "generation": 7,
+     "sync": "full",                or "os": what the store was created with
      "schema": {...},               see Schema.to_json
      "sequence": 1200,              every record up to this one is in the segments
      "wal": 3,                      replay wal-3, wal-4, ... from sequence + 1
@@ -61,6 +62,7 @@ class Manifest:
     uuid: bytes
     generation: int
     schema: Schema
+    sync: str = "full"
     sequence: int = 0
     wal: int = 1
     next_id: int = 0
@@ -74,6 +76,7 @@ class Manifest:
             "features": [],
             "uuid": self.uuid.hex(),
             "generation": self.generation,
+            "sync": self.sync,
             "schema": self.schema.to_json(),
             "sequence": self.sequence,
             "wal": self.wal,
@@ -112,11 +115,12 @@ class Manifest:
             )  # fmt: skip
         try:
             uuid = bytes.fromhex(document["uuid"])
-            if len(uuid) != 16:
-                raise ValueError("the UUID has a wrong length")
+            if len(uuid) != 16 or document["sync"] not in ("full", "os"):
+                raise ValueError("the UUID or sync has an impossible value")
             return cls(
                 uuid=uuid,
                 schema=Schema.from_json(document["schema"]),
+                sync=document["sync"],
                 segments=tuple(_entry(item) for item in document["segments"]),
                 **{
                     key: _natural(document[key])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vecdb.segment import bitmap
+from vecdb.segment.columns import nulls
 from vecdb.store.snapshot import Part
 
 if TYPE_CHECKING:
@@ -153,11 +154,11 @@ class Memtable:
             if missing <= 0:
                 break
             known = name in chunk.schema.names
-            array = chunk.column(name) if known else pa.nulls(chunk.num_rows, kind)
+            array = chunk.column(name) if known else nulls(chunk.num_rows, kind)
             arrays.append(array[:missing])
             missing -= len(arrays[-1])
         if missing:  # rows from before the first metadata
-            arrays.insert(0, pa.nulls(missing, kind))
+            arrays.insert(0, nulls(missing, kind))
         return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
 
     def _bitmap(self) -> npt.NDArray[np.uint8] | None:
@@ -194,8 +195,8 @@ class Memtable:
             tail += chunks[start].num_rows
         if len(chunks) - start > 1:
             columns = chunks[-1].schema
-            merged = pa.concat_batches([align(chunk, columns) for chunk in chunks[start:]])
-            chunks[start:] = [merged]
+            aligned = [align(chunk, columns) for chunk in chunks[start:]]
+            chunks[start:] = [pa.concat_batches(aligned)]  # type: ignore[attr-defined]
 
 
 class MemtableView:
@@ -298,7 +299,7 @@ def align(batch: pa.RecordBatch, columns: pa.Schema) -> pa.RecordBatch:
     arrays = [
         batch.column(field.name)
         if field.name in batch.schema.names
-        else pa.nulls(batch.num_rows, field.type)
+        else nulls(batch.num_rows, field.type)
         for field in columns
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=columns)

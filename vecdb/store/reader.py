@@ -67,10 +67,7 @@ class Reader:
             known = {p.segment.id: p.segment for p in self.published.parts if p.data.files}
         manifest, parts, self._logs = load(self._directory, known)
         self._manifest = manifest
-        self._state = State(
-            manifest.schema, manifest.generation, manifest.sequence, manifest.next_id, parts,
-            manifest.wal,
-        )  # fmt: skip
+        self._state = State(manifest, parts)
         replay(self._directory, manifest, self._state, self._logs)
         self.published = self._state.current
 

@@ -87,7 +87,7 @@ def encode_put(batch: Batch) -> list[Any]:
     ids = _encode_ids(batch.ids)
     metadata = b"" if batch.metadata is None else batch.metadata.serialize()
     head = _COUNTS.pack(len(batch), len(ids), memoryview(metadata).nbytes)
-    return [head, ids, memoryview(batch.vectors.reshape(-1).view(np.uint8)), metadata]
+    return [head, ids, batch.vectors.reshape(-1).view(np.uint8).data, metadata]
 
 
 def encode_delete(ids: npt.NDArray[Any]) -> list[Any]:

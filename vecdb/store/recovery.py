@@ -43,32 +43,28 @@ class Recovered:
         Length of the torn tail.
     """
 
-    def __init__(self, directory: Directory, *, durable: bool) -> None:
+    def __init__(self, directory: Directory) -> None:
         self.manifest, parts, logs = load(directory)
         manifest = self.manifest
-        self.state = State(
-            manifest.schema, manifest.generation, manifest.sequence, manifest.next_id, parts,
-            manifest.wal,
-        )  # fmt: skip
+        directory.durable = manifest.sync == "full"
+        self.state = State(manifest, parts)
         replay(directory, manifest, self.state, logs)
         last = logs[-1]
         self.torn_bytes = _keep_torn(directory, last)
         _remove_orphans(directory, manifest, last.number)
         if last.length() == HEADER_SIZE:
-            self.wal = WalWriter.resume(directory, last, durable=durable)
+            self.wal = WalWriter.resume(directory, last)
         else:
-            self.wal = WalWriter(
-                directory, last.number + 1, manifest.uuid, self.state.sequence + 1, durable=durable
-            )
+            self.wal = WalWriter(directory, last.number + 1, manifest.uuid, self.state.sequence + 1)
             self.state.start_memtable(self.wal.number)
         self.checkpoint = len(self.state.memtables) > 1
         for log in logs:
             log.close()
 
 
-def recover(directory: Directory, *, durable: bool) -> Recovered:
+def recover(directory: Directory) -> Recovered:
     """Recover a store whose lock is held. Interrupted and run again, it finds the same."""
-    return Recovered(directory, durable=durable)
+    return Recovered(directory)
 
 
 def _keep_torn(directory: Directory, log: WalReader) -> int:

@@ -6,6 +6,7 @@ A snapshot keeps the files of its segments mapped, so nothing that happens later
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -77,6 +78,7 @@ class Part:
         return Part(self.data, live, self.live_rows - len(rows), self.bounds)
 
 
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class Snapshot:
     """The collection at one sequence number; immutable and safe to share between threads.
 
@@ -95,24 +97,13 @@ class Snapshot:
         Grows with every change within one handle; a later snapshot has a greater one.
     """
 
-    __slots__ = ("_routes", "generation", "order", "parts", "rows", "schema", "sequence")
-
-    def __init__(
-        self,
-        schema: Schema,
-        generation: int,
-        sequence: int,
-        parts: tuple[Part, ...],
-        rows: int,
-        order: int,
-    ) -> None:
-        self.schema = schema
-        self.generation = generation
-        self.sequence = sequence
-        self.parts = parts
-        self.rows = rows
-        self.order = order
-        self._routes: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
+    schema: Schema
+    generation: int
+    sequence: int
+    parts: tuple[Part, ...]
+    rows: int
+    order: int
+    _routes: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
 
     def __repr__(self) -> str:
         return (

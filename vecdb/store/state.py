@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from vecdb.schema import Schema
+    from vecdb.store.manifest import Manifest
 
 __all__ = ["State"]
 
@@ -34,25 +35,20 @@ class State:
         Oldest first; the last one is appended to.
     next_id : int
         Greater than every int64 id ever stored.
+    changes : int
+        How often `segments` has changed.
     current : Snapshot
         The state as one immutable object, rebuilt after every change.
     """
 
-    def __init__(
-        self,
-        schema: Schema,
-        generation: int,
-        sequence: int,
-        next_id: int,
-        segments: tuple[Part, ...],
-        wal: int,
-    ) -> None:
-        self.schema = schema
-        self.generation = generation
-        self.sequence = sequence
-        self.next_id = next_id
+    def __init__(self, manifest: Manifest, segments: tuple[Part, ...]) -> None:
+        self.schema = manifest.schema
+        self.generation = manifest.generation
+        self.sequence = manifest.sequence
+        self.next_id = manifest.next_id
         self.segments = segments
-        self.memtables = [Memtable(schema, wal, sequence + 1)]
+        self.changes = 0
+        self.memtables = [Memtable(manifest.schema, manifest.wal, manifest.sequence + 1)]
         self._order = 0
         self.current = self.renew()
 
@@ -119,8 +115,14 @@ class State:
                 segments[number] = seen.parts[number].without(dead)
             else:
                 by_view[number - len(segments)].kill(dead)
-        self.segments = tuple(segments)
+        if tuple(segments) != self.segments:
+            self.replace_segments(tuple(segments))
         return int(np.count_nonzero(parts >= 0))
+
+    def replace_segments(self, segments: tuple[Part, ...]) -> None:
+        """Take other segments, or the same with other live rows."""
+        self.segments = segments
+        self.changes += 1
 
     def change_schema(self, schema: Schema) -> None:
         """More columns: rows from before read null in them."""

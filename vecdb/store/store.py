@@ -24,10 +24,12 @@ from vecdb.errors import (
 from vecdb.segment.fs import Directory
 from vecdb.store import names
 from vecdb.store.background import Background
+from vecdb.store.compaction import Compactor, Report
 from vecdb.store.lock import WriterLock
 from vecdb.store.manifest import Manifest, newest_generation, publish
 from vecdb.store.reader import Pinned, Reader
 from vecdb.store.recovery import recover
+from vecdb.store.stats import file_stats, snapshot_stats
 from vecdb.store.wal import WalWriter
 from vecdb.store.writer import Writer
 
@@ -69,6 +71,7 @@ class Store:
         self._core: Reader | Writer | Pinned | None = None
         self._lock: WriterLock | None = None
         self._background: Background | None = None
+        self._compactor: Compactor | None = None
         self._torn_bytes = 0
 
     # -- opening -------------------------------------------------------------------------------
@@ -100,7 +103,7 @@ class Store:
             _refuse_foreign(directory)
             lock = WriterLock(directory)
             try:
-                _found(directory, schema)
+                _found(directory, schema, sync)
             finally:
                 lock.release()
         elif not exist_ok:
@@ -110,7 +113,7 @@ class Store:
                          fix="open it with vecdb.open(path, mode='w'), or pass exist_ok=True"),
             )  # fmt: skip
         directory.close()
-        self._open(sync=sync)
+        self._open()
         found = self.schema
         if generation and not _same(found, schema):
             self.close()
@@ -126,7 +129,6 @@ class Store:
         path: str | os.PathLike[str],
         mode: Literal["r", "w"] = "r",
         *,
-        sync: Sync = "full",
         workers: Workers,
         verify: Literal["fast", "full"] = "fast",
     ) -> Store:
@@ -146,43 +148,44 @@ class Store:
                 describe("mode", expected="'r' or 'w'", got=repr(mode), fix="pass mode='r'")
             )
         self = cls(path, mode, workers)
-        self._open(sync=sync)
+        self._open()
         if verify == "full":
-            problems = self.verify()
+            problems = self.verify()["problems"]
             if problems:
                 self.close()
                 raise CorruptionError("; ".join(problems))
         return self
 
-    def _open(self, *, sync: Sync) -> None:
+    def _open(self) -> None:
         if not self.path.is_dir():
             found = "a file" if self.path.exists() else "nothing"
             raise _not_found(self.path, found)
-        directory = self._directory = Directory(self.path, durable=sync == "full")
+        directory = self._directory = Directory(self.path)
         self._become("recovering")
         try:
             if self.mode == "r":
                 self._core = Reader(directory)
             else:
-                self._open_writer(directory, durable=sync == "full")
+                self._open_writer(directory)
         except BaseException:
             self._release()
             self._become("closed")
             raise
         self._become("running")
 
-    def _open_writer(self, directory: Directory, *, durable: bool) -> None:
+    def _open_writer(self, directory: Directory) -> None:
         if newest_generation(directory) == 0:
             raise _not_found(self.path, "a folder without a manifest")
         self._lock = WriterLock(directory)
-        found = recover(directory, durable=durable)
+        found = recover(directory)
         self._torn_bytes = found.torn_bytes
         self._core = writer = Writer(
             directory, found.manifest, found.state, found.wal, self._on_failure
         )
         while found.checkpoint and writer.flush_oldest():
             pass
-        self._background = Background(writer, lambda: False)
+        self._compactor = Compactor(writer, self.workers)
+        self._background = Background(writer, self._compactor)
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -206,9 +209,33 @@ class Store:
             raise self._closed()
         return core.refresh() if isinstance(core, Reader) else False
 
-    def verify(self) -> list[str]:
-        """Hash every byte of every file of the snapshot; the problems, each naming its file."""
-        return [problem for part in self.snapshot.parts for problem in part.data.verify()]
+    def verify(self) -> dict[str, Any]:
+        """Hash every byte of every file of the snapshot.
+
+        Returns
+        -------
+        dict
+            ``ok``, ``files`` and ``bytes`` checked, and ``problems``, each naming its file.
+        """
+        parts = self.snapshot.parts
+        problems = [problem for part in parts for problem in part.data.verify()]
+        files = [file for part in parts for file in part.data.files]
+        return {
+            "ok": not problems,
+            "files": len(files),
+            "bytes": sum(file.length for file in files),
+            "problems": problems,
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """Figures: rows, segments, index, tombstones, bytes on disk by kind, recovery."""
+        stats = snapshot_stats(self.snapshot)
+        if self._directory is None:  # pinned: its files may be unlinked already
+            stats["bytes"] = sum(part.data.nbytes for part in self.snapshot.parts)
+        else:
+            stats |= file_stats(self._directory)
+        stats["recovered_torn_bytes"] = self._torn_bytes
+        return stats
 
     @property
     def version(self) -> tuple[int, bool]:
@@ -285,6 +312,13 @@ class Store:
         """Put everything into segments."""
         self._writer().flush()
 
+    def optimize(self, progress: Report | None = None) -> None:
+        """Compact and index until nothing is left to do; `progress(done, total)` in rows."""
+        writer = self._writer()
+        writer.flush()
+        assert self._compactor is not None
+        self._compactor.optimize(progress)
+
     # -- life ----------------------------------------------------------------------------------
 
     def subscribe(self, callback: Callable[[State], None]) -> Callable[[], None]:
@@ -304,8 +338,9 @@ class Store:
             if isinstance(self._core, Writer) and not forked:
                 if self._background is not None:
                     self._background.stop()
-                if sound:
+                if sound and self._compactor is not None:
                     self._core.flush()
+                    self._compactor.merge_small()
                 self._core.close()
         finally:
             self._release()
@@ -315,7 +350,7 @@ class Store:
         if isinstance(self._core, Reader):
             self._core.close()
         self._core = None
-        self._background = None
+        self._background = self._compactor = None
         if self._lock is not None:
             self._lock.release()
         if self._directory is not None:
@@ -383,13 +418,13 @@ def _refuse_foreign(directory: Directory) -> None:
             )  # fmt: skip
 
 
-def _found(directory: Directory, schema: Schema) -> None:
+def _found(directory: Directory, schema: Schema, sync: Sync) -> None:
     """Write the first log and manifest; what an interrupted creation left is removed."""
     for name in directory.names():
         if names.is_own(name):
             directory.unlink(name)
-    manifest = Manifest(uuid=uuid.uuid4().bytes, generation=1, schema=schema)
-    WalWriter(directory, manifest.wal, manifest.uuid, 1, durable=True).close()
+    manifest = Manifest(uuid=uuid.uuid4().bytes, generation=1, schema=schema, sync=sync)
+    WalWriter(directory, manifest.wal, manifest.uuid, 1).close()
     publish(directory, manifest)
 
 

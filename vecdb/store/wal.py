@@ -64,11 +64,8 @@ class WalRecord(NamedTuple):
 class WalWriter:
     """Appends records to a log of its own. One thread appends; any thread may sync."""
 
-    def __init__(
-        self, directory: Directory, number: int, store: bytes, first: int, *, durable: bool
-    ) -> None:
+    def __init__(self, directory: Directory, number: int, store: bytes, first: int) -> None:
         self.number = number
-        self.durable = durable
         self.sequence = first - 1  # of the last record
         self.salt = int.from_bytes(os.urandom(8), "little")
         self._file = directory.create(names.wal(number))
@@ -81,12 +78,12 @@ class WalWriter:
         self._broken = False
 
     @classmethod
-    def resume(cls, directory: Directory, reader: WalReader, *, durable: bool) -> WalWriter:
+    def resume(cls, directory: Directory, reader: WalReader) -> WalWriter:
         """Go on with a log that has a header and nothing behind it."""
         if reader.length() != HEADER_SIZE:
             raise ValueError("a log with records is never appended to again")
         self = cls.__new__(cls)
-        self.number, self.durable, self.sequence = reader.number, durable, reader.first - 1
+        self.number, self.sequence = reader.number, reader.first - 1
         self.salt = reader.salt
         self._file = directory.reopen(names.wal(reader.number))
         self._synced = self._file.length
@@ -100,7 +97,7 @@ class WalWriter:
         return self._file.length
 
     def append(self, kind: int, payload: list[Any]) -> int:
-        """Write one record; returns the length of the log, to be given to :meth:`acknowledge`."""
+        """Write one record; returns the length of the log, to be given to :meth:`sync`."""
         size = sum(memoryview(piece).nbytes for piece in payload)
         if size > MAX_PAYLOAD:
             raise ValueError(f"a record of {size} bytes")
@@ -112,16 +109,11 @@ class WalWriter:
         self.sequence += 1
         return self._file.length
 
-    def acknowledge(self, length: int) -> None:
-        """Return when the first `length` bytes may be acknowledged.
-
-        Under sync="full" they are on disk then; callers that wait share one fdatasync.
-        """
-        if self.durable and self._synced < length:
-            self.sync(length)
-
     def sync(self, length: int | None = None) -> None:
-        """Put the first `length` bytes (everything when not given) on disk."""
+        """Put the first `length` bytes (everything when not given) on disk.
+
+        Callers that wait share one fdatasync. Under sync="os" the folder makes it do nothing.
+        """
         with self._sync_lock:
             target = self._file.length
             if self._synced >= (target if length is None else length):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Writer"]
 
 _MAX_MEMTABLES = 3  # one that is appended to, others on their way to disk: 192 MiB of vectors
+_WAL_BYTES = 256 << 20  # from here on a log of deletions, too, is retired
 _SHOWN = 5
 
 
@@ -80,6 +82,7 @@ class Writer:
         self.lock = threading.Condition(threading.RLock())
         self._publish_lock = threading.Lock()
         self._on_failure = on_failure
+        self.last_write = 0.0  # time.monotonic()
         self._reserved = 0  # automatic ids below this one are given away
 
     def append(self, batch: Batch, *, replace: bool, schema: Schema | None) -> None:
@@ -99,7 +102,7 @@ class Writer:
                 kind = record.Kind.REPLACE if replace else record.Kind.PUT
                 length = self.wal.append(kind, record.encode_put(batch))
                 if found is not None:
-                    self.state.kill(seen, *found)
+                    self._kill(seen, *found)
                 self.state.put(batch.ids, batch.vectors, batch.metadata)
                 snapshot = self._applied()
             wal = self.wal
@@ -108,7 +111,7 @@ class Writer:
     def delete(self, ids: npt.NDArray[Any]) -> int:
         """Delete rows by id, durably; ids that are not there are passed over."""
         with self.lock:
-            self.check_writable()
+            self._make_room(0)
             seen = self.state.current
             parts, rows = seen.find(ids)
             known = parts >= 0
@@ -116,7 +119,7 @@ class Writer:
                 return 0
             with self.poisoning():
                 length = self.wal.append(record.Kind.DELETE, record.encode_delete(ids[known]))
-                count = self.state.kill(seen, parts, rows)
+                count = self._kill(seen, parts, rows)
                 snapshot = self._applied()
             wal = self.wal
         self._acknowledge(wal, length, snapshot)
@@ -129,7 +132,7 @@ class Writer:
             schema = self.state.schema.with_columns(columns)
             with self.poisoning():
                 length = self._log_schema(schema)
-                snapshot = self._applied(already_counted=True)
+                snapshot = self._applied()
             wal = self.wal
         self._acknowledge(wal, length, snapshot)
 
@@ -210,18 +213,27 @@ class Writer:
 
     def _acknowledge(self, wal: WalWriter, length: int, snapshot: Snapshot) -> None:
         with self.poisoning():
-            wal.acknowledge(length)
+            wal.sync(length)
         self.publish(snapshot)
 
-    def _applied(self, *, already_counted: bool = False) -> Snapshot:
-        if not already_counted:
-            self.state.sequence += 1
+    def _applied(self) -> Snapshot:
+        """The snapshot after the record that has just been applied."""
+        self.state.sequence = self.wal.sequence
+        self.last_write = time.monotonic()
         return self.state.renew()
+
+    def _kill(
+        self, seen: Snapshot, parts: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]
+    ) -> int:
+        changes = self.state.changes
+        count = self.state.kill(seen, parts, rows)
+        if self.state.changes != changes:
+            self.lock.notify_all()  # a segment may be worth rewriting now
+        return count
 
     def _log_schema(self, schema: Schema) -> int:
         length = self.wal.append(record.Kind.SCHEMA, record.encode_schema(schema))
         self.state.change_schema(schema)
-        self.state.sequence += 1
         return length
 
     def _columns_after(self, schema: Schema | None) -> Schema | None:
@@ -273,7 +285,7 @@ class Writer:
         """Have an active memtable with room; waits while too many are on their way to disk."""
         while True:
             self.check_writable()
-            if self.state.active.fits(rows):
+            if self.state.active.fits(rows) and self.wal.length < _WAL_BYTES:
                 return
             if len(self.state.memtables) < _MAX_MEMTABLES:
                 self._rotate()
@@ -286,8 +298,7 @@ class Writer:
             old = self.wal
             old.sync()
             self.wal = WalWriter(
-                self.directory, old.number + 1, self.manifest.uuid, self.state.sequence + 1,
-                durable=old.durable,
+                self.directory, old.number + 1, self.manifest.uuid, self.state.sequence + 1
             )  # fmt: skip
             old.close()
             self.state.start_memtable(self.wal.number)

@@ -1,0 +1,258 @@
+"""Compaction and indexing: fewer segments, no dead rows, a graph for every large segment.
+
+Segments are merged size-tiered: tier 0 holds up to 1,024 rows and each further tier four times
+as many; four segments of a tier become one. So there are at most three of each size, a row is
+rewritten log4(n) times, and 50 sessions of one added row leave a handful of files. A segment
+with a fifth of its rows deleted is rewritten alone. Vectors are streamed; see
+:func:`vecdb.store.commit.new_segment` for what is held in memory.
+
+A merged segment whose sources had graphs gets its graph, grown from theirs, before it takes
+their place, so that no search meets a large segment without one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from vecdb.errors import CorruptionError
+from vecdb.segment import Segment
+from vecdb.segment.container import Container
+from vecdb.segment.format import Header, Kind
+from vecdb.segment.index import write_index
+from vecdb.store import names
+from vecdb.store.commit import Edit, commit, new_segment
+from vecdb.store.snapshot import Part
+
+if TYPE_CHECKING:
+    from vecdb.store.writer import Writer
+    from vecdb.workers import Workers
+
+__all__ = ["INDEX_ROWS", "SEGMENT_ROWS", "Compactor"]
+
+_log = logging.getLogger("vecdb")
+
+INDEX_ROWS = 2_000  # fewer rows are scanned exactly as fast as a graph is walked
+SEGMENT_ROWS = 64 << 20  # a segment is not merged beyond this
+_TEXT_BYTES = (1 << 31) - 1  # nor beyond what Arrow's 32-bit offsets reach
+_FANOUT = 4  # segments of a tier that become one
+_TIER_ROWS = 1_024  # of the lowest tier
+_SMALL_ROWS = 4_096  # merging up to here takes milliseconds: done before a store is closed
+_DEAD_SHARE = 0.2  # of deleted rows from which on a segment is rewritten
+_QUIET = 1.0  # seconds without a write before an index build takes the cores
+_BACKLOG_ROWS = 1_000_000  # rows without a graph that end the wait for quiet
+
+Report = Callable[[int, int], None]
+
+
+class Compactor:
+    """Merges and indexes one writer's segments, in the background or on demand."""
+
+    def __init__(self, writer: Writer, workers: Workers) -> None:
+        self._writer = writer
+        self._workers = workers
+        self._lock = threading.Lock()  # one merge or build at a time
+        self._interrupted = False
+        self._spoiled: set[int] = set()  # damaged segments: never copied under fresh checksums
+
+    def step(self) -> float | None:
+        """Do one thing that is worth doing.
+
+        Returns
+        -------
+        float or None
+            Seconds to wait before the next step: 0 after work was done, None when nothing is left.
+        """
+        with self._lock:
+            try:
+                return self._step()
+            except _cancelled():
+                return None
+            except MemoryError:
+                _log.warning("not enough memory to compact or to build an index now")
+                return 60.0
+
+    def merge_small(self) -> None:
+        """Merge what takes only milliseconds."""
+        with self._lock:
+            while group := self._tier_to_merge(_SMALL_ROWS):
+                self._merge(group)
+
+    def optimize(self, progress: Report | None = None) -> None:
+        """Merge and index everything: as few segments as caps allow, no dead rows, all graphs.
+
+        Raises
+        ------
+        CorruptionError
+            A segment is damaged; it was left as it is.
+        """
+        self.interrupt()
+        with self._lock:
+            self._interrupted = False
+            while group := self._group_to_pack():
+                self._merge(group, index=True, progress=progress)
+            while (part := self._part_to_index()) is not None:
+                self._index(part, progress)
+
+    def interrupt(self) -> None:
+        """Make a build that is going on in the background give up soon."""
+        self._interrupted = True
+
+    def _step(self) -> float | None:
+        if self._interrupted:
+            return None
+        if group := self._tier_to_merge(SEGMENT_ROWS) or self._part_to_rewrite():
+            try:
+                self._merge(group, index=any(part.segment.indexed for part in group))
+            except CorruptionError as error:
+                self._spoiled.update(_checked_and_bad(group))
+                _log.error("left out of compaction: %s", error)
+            return 0.0
+        part = self._part_to_index()
+        if part is None:
+            return None
+        quiet = time.monotonic() - self._writer.last_write
+        waiting = sum(p.live_rows for p in self._parts() if not p.segment.indexed)
+        if quiet < _QUIET and waiting < _BACKLOG_ROWS:
+            return _QUIET - quiet
+        self._index(part)
+        return 0.0
+
+    # -- choosing --------------------------------------------------------------------------------
+
+    def _parts(self) -> list[Part]:
+        return [p for p in self._writer.state.segments if p.segment.id not in self._spoiled]
+
+    def _tier_to_merge(self, limit: int) -> list[Part]:
+        """The segments of the lowest tier that has enough of them, oldest first."""
+        tiers: dict[int, list[Part]] = {}
+        for part in self._parts():
+            if part.live_rows <= min(limit, SEGMENT_ROWS // 2):
+                tiers.setdefault(_tier(part.live_rows), []).append(part)
+        for tier in sorted(tiers):
+            group = _first_that_fit(tiers[tier])
+            if len(group) >= _FANOUT:
+                return group
+        return []
+
+    def _part_to_rewrite(self) -> list[Part]:
+        for part in self._parts():
+            if part.data.rows - part.live_rows > _DEAD_SHARE * part.data.rows:
+                return [part]
+        return []
+
+    def _part_to_index(self) -> Part | None:
+        """The largest segment that should have a graph and has none."""
+        wanting = [
+            part
+            for part in self._writer.state.segments
+            if part.data.rows >= INDEX_ROWS and not part.segment.indexed
+        ]
+        return max(wanting, key=lambda part: part.live_rows, default=None)
+
+    def _group_to_pack(self) -> list[Part]:
+        """Segments that fit into one and are not one without dead rows yet."""
+        rest = list(self._writer.state.segments)
+        while rest:
+            group = _first_that_fit(rest)
+            if len(group) > 1 or group[0].live is not None:
+                return group
+            rest = rest[1:]
+        return []
+
+    # -- doing -----------------------------------------------------------------------------------
+
+    def _merge(
+        self, group: list[Part], *, index: bool = False, progress: Report | None = None
+    ) -> None:
+        """Replace the group by one segment of its live rows, with a graph when asked for."""
+        for part in group:
+            part.segment.check_vectors()
+        rows = sum(part.live_rows for part in group)
+        added = new_segment(self._writer, group) if rows else None
+        try:
+            if added is not None and index and rows >= INDEX_ROWS:
+                segment = self._with_index(added.segment, progress)
+                added = Part(segment, None, rows, added.bounds)
+            removed = frozenset(part.segment.id for part in group)
+            commit(self._writer, Edit(removed=removed, added=added, sources=tuple(group)))
+        except BaseException:
+            if added is not None and self._writer.failure is None:
+                for file in added.segment.files:
+                    self._writer.directory.unlink(file.path.name)
+            raise
+
+    def _index(self, part: Part, progress: Report | None = None) -> None:
+        """Give a segment a graph."""
+        part.segment.check_vectors()
+        commit(self._writer, Edit(indexed=self._with_index(part.segment, progress)))
+
+    def _with_index(
+        self,
+        segment: Segment,
+        progress: Report | None,
+    ) -> Segment:
+        from vecdb import graph, kernels
+
+        kernels.warmup()
+        schema = segment.schema
+        built = graph.build(
+            segment.vectors,
+            schema.metric,
+            M=schema.index.M,
+            ef_construction=schema.index.ef_construction,
+            codes=schema.index.codes,
+            seed=schema.index.seed,
+            workers=self._workers,
+            progress=progress,
+            cancel=lambda: self._interrupted,
+        )
+        writer = self._writer
+        number = writer.take_file_number()
+        name = names.container(Kind.INDEX, number)
+        header = Header(Kind.INDEX, writer.manifest.uuid, number, segment.id)
+        info = write_index(writer.directory, name, header, built)
+        container = Container(writer.directory, name, Kind.INDEX, header.store, info)
+        return segment.with_index(container)
+
+
+def _tier(rows: int) -> int:
+    tier = 0
+    while rows > _TIER_ROWS:
+        rows = -(-rows // _FANOUT)
+        tier += 1
+    return tier
+
+
+def _first_that_fit(parts: Iterable[Part]) -> list[Part]:
+    """The first parts, at least one, that one segment can hold."""
+    group: list[Part] = []
+    rows = text = 0
+    for part in parts:
+        rows += part.live_rows
+        text += part.segment.text_bytes
+        if group and (rows > SEGMENT_ROWS or text > _TEXT_BYTES):
+            break
+        group.append(part)
+    return group
+
+
+def _checked_and_bad(group: list[Part]) -> set[int]:
+    """Numbers of the segments of a group that are damaged."""
+    return {part.segment.id for part in group if part.segment.verify()}
+
+
+def _cancelled() -> type[BaseException]:
+    """What an interrupted build raises; naming it must not import numba."""
+    import sys
+
+    module = sys.modules.get("vecdb.graph")
+    kind: type[BaseException] = getattr(module, "Cancelled", _Never)
+    return kind
+
+
+class _Never(BaseException):
+    """Raised by nobody."""
