@@ -19,8 +19,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from bench.harness import Report, exclusive, summary
-from bench.stores import PACKAGES, STORES, make_rows
+from bench.harness import Contest, Report, exclusive, summary
+from bench.open import Filled
+from bench.stores import PACKAGES
 
 ROWS, DIM = 20_000, 100
 _IMPORTS = {"vecdb": "vecdb", "LanceDB": "lancedb", "Chroma": "chromadb", "zvec": "zvec"}
@@ -40,16 +41,6 @@ import zvec
 zvec.open({path!r}).query(zvec.Query("vector", vector=query), topk=10)""",
 }
 _QUERY = f"import numpy as np; query = np.ones({DIM}, dtype=np.float32)\n"
-
-
-def fill(name: str, path: Path) -> None:
-    """One store with ROWS rows and its index, made in a process of its own."""
-    store = STORES[name]()
-    store.create(path, DIM)
-    for first in range(0, ROWS, 5_000):
-        store.add(store.prepare(make_rows(first, 5_000, DIM)))
-    store.optimize()
-    store.close()
 
 
 def process_ms(code: str, **environment: str) -> float:
@@ -79,10 +70,9 @@ def run(names: list[str], passes: int) -> None:
     first: dict[str, list[float]] = defaultdict(list)
     imports: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="vecdb-bench-") as folder:
-        paths = {name: Path(folder) / name for name in names}
-        for name, path in paths.items():
-            process_ms(f"import bench.first_use as b; b.fill({name!r}, b.Path({str(path)!r}))")
-        searches = {n: _QUERY + _SEARCH[n].format(path=str(path)) for n, path in paths.items()}
+        with Contest(report, Filled, names, Path(folder), DIM) as contest:
+            filled = dict(contest.round("fill", ROWS))
+        searches = {n: _QUERY + _SEARCH[n].format(path=f"{folder}/{n}") for n in filled}
         for turn in range(passes):
             for name, code in searches.items():
                 with exclusive():
