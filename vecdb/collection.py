@@ -244,7 +244,7 @@ class Collection:
         if ids is None:
             snapshot = self._store.snapshot
             found = [
-                part.data.ids.get(gather.bitmap_rows(allowed, part.data.rows))
+                part.data.ids.get(gather.bitmap_rows(allowed.bits, part.data.rows))
                 for part, allowed in zip(
                     snapshot.parts, filters.allowed(where, snapshot), strict=True
                 )
@@ -411,12 +411,8 @@ class Collection:
         if limit is not None:
             limit = gather.check_count("limit", limit, low=0)
         offset = gather.check_count("offset", offset, low=0)
-        allowed = (
-            [part.live for part in snapshot.parts]
-            if where is None
-            else filters.allowed(where, snapshot)
-        )
-        return gather.page(snapshot, allowed, names, limit, offset)
+        bits = [allowed.bits for allowed in filters.allowed(where, snapshot)]
+        return gather.page(snapshot, bits, names, limit, offset)
 
     def batches(
         self, select: str | Sequence[str] | None = None, size: int = 16_384

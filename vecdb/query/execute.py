@@ -1,9 +1,13 @@
-"""Search over a snapshot: every part on its own, then one merge."""
+"""Search over a snapshot: every part on its own, then one merge.
+
+What runs on a part, exact scan or graph, is the planner's choice. Whatever it chose, a query whose
+answer is shorter than the rows that match is answered again by a scan: at least k rows match, k
+rows come back.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from typing import TYPE_CHECKING
 
@@ -11,31 +15,54 @@ import numpy as np
 
 from vecdb import kernels
 from vecdb.errors import ArgumentError, describe
-from vecdb.query.plan import Plan
+from vecdb.query.filters import live
+from vecdb.query.plan import PartPlan, Plan
+from vecdb.query.planner import Choice, choose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from vecdb.store import Part, Snapshot
+    from vecdb.query.filters import Allowed
+    from vecdb.segment import Segment
+    from vecdb.store import Snapshot
     from vecdb.workers import Workers
 
-__all__ = ["Answer", "Request", "search"]
+    Rows = npt.NDArray[np.int64]
+    Distances = npt.NDArray[np.float32]
 
-DEFAULT_EF = 64
+__all__ = ["Answer", "Request", "deadline", "search"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked: `queries` is (n, dim) float32; `allowed` holds one bitmap per part, None
-    where every row passes; `deadline_ns` is a time of `time.monotonic_ns`, 0 for none."""
+    """What is asked.
+
+    Attributes
+    ----------
+    queries : ndarray
+        (n, dim) float32.
+    k : int
+        Rows wanted for each.
+    ef_search : int or None
+        Beam width, None for the default.
+    exact : bool
+        Scan whatever the cost.
+    allowed : list of Allowed or None
+        For each part the rows that may be returned; None for all live rows.
+    radius : float
+        Greatest distance of a hit.
+    deadline_ns : int
+        A time of `time.monotonic_ns`; 0 for none.
+    """
 
     queries: npt.NDArray[np.float32]
     k: int
     ef_search: int | None = None
     exact: bool = False
-    allowed: Sequence[npt.NDArray[np.uint8] | None] | None = None
+    allowed: Sequence[Allowed] | None = None
+    radius: float = np.inf
     deadline_ns: int = 0
 
 
@@ -57,8 +84,6 @@ class _Work:
     estimated: int = 0
     computed: int = 0
     complete: bool = True
-    graph: bool = False
-    scan: bool = False
 
 
 def deadline(timeout: float | None) -> int:
@@ -67,101 +92,133 @@ def deadline(timeout: float | None) -> int:
         return 0
     if not isinstance(timeout, (int, float, np.number)) or not 0 <= timeout < 1e9:
         raise ArgumentError(
-            describe("timeout", expected="seconds, 0 or more", got=repr(timeout),
-                     fix="pass timeout=0.05, or leave it out")
-        )  # fmt: skip
+            describe(
+                "timeout",
+                expected="seconds, 0 or more",
+                got=repr(timeout),
+                fix="pass timeout=0.05, or leave it out",
+            )
+        )
     return time.monotonic_ns() + int(timeout * 1e9)
 
 
 def search(snapshot: Snapshot, request: Request, workers: Workers) -> Answer:
-    """The `k` nearest live rows of every query."""
-    ef = max(request.k, request.ef_search or DEFAULT_EF)
+    """The `k` nearest of the allowed rows for every query."""
     work = _Work()
-    found: list[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float32]]] = []
-    passing = 0
-    for number, part in enumerate(snapshot.parts):
-        allowed = part.live if request.allowed is None else request.allowed[number]
-        count = part.live_rows if request.allowed is None else _popcount(allowed, part.data.rows)
-        passing += count
-        if count:
-            rows, distances = _search_part(snapshot, part, allowed, count, ef, request, workers, work)
-            found.append((number, rows, distances))
+    allowed = live(snapshot) if request.allowed is None else request.allowed
+    found: list[tuple[int, Rows, Distances]] = []
+    plans = []
+    for number, (part, passing) in enumerate(zip(snapshot.parts, allowed, strict=True)):
+        if not passing.count:
+            continue
+        data = part.segment
+        choice = choose(data, passing.count, request.k, request.ef_search, exact=request.exact)
+        rows, distances, scanned = _search_part(
+            data, passing, choice, snapshot.schema.metric, request, workers, work
+        )
+        found.append((number, rows, distances))
+        plans.append(
+            PartPlan(choice.strategy, data.rows, passing.count, choice.ef, scanned, choice.reason)
+        )
     parts, rows, distances = _merge(found, len(request.queries), request.k)
+    if request.radius < np.inf:
+        rows = np.where(distances <= request.radius, rows, -1)
+        distances = np.where(rows >= 0, distances, np.float32(np.inf))
     plan = Plan(
-        strategy="+".join(n for n, used in (("graph", work.graph), ("scan", work.scan)) if used)
-        or "scan",
         rows=snapshot.rows,
+        matching=sum(part.matching for part in plans),
+        queries=len(request.queries),
         visited=work.visited,
         estimated=work.estimated,
         computed=work.computed,
-        selectivity=passing / snapshot.rows if snapshot.rows else 1.0,
-        ef_search=ef if work.graph else 0,
         complete=work.complete,
         compiled=kernels.ready(),
+        parts=tuple(plans),
     )
     return Answer(parts, rows, distances, plan)
 
 
 def _search_part(
-    snapshot: Snapshot,
-    part: Part,
-    allowed: npt.NDArray[np.uint8] | None,
-    count: int,
-    ef: int,
+    data: Segment,
+    passing: Allowed,
+    choice: Choice,
+    metric: str,
     request: Request,
     workers: Workers,
     work: _Work,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    data, metric = part.data, snapshot.schema.metric
-    if kernels.ready() and not request.exact and data.graph is not None and not _scan_is_cheaper(
-        count, data.rows, request.k
-    ):
-        from vecdb import graph
+) -> tuple[Rows, Distances, int]:
+    """Rows and distances of one part, and how many queries were scanned."""
+    queries = request.queries
+    if choice.strategy == "scan":
+        rows, distances = _scan(data, passing, queries, metric, request, workers, work)
+        return rows, distances, len(queries)
+    from vecdb import graph
 
-        found = graph.search(
-            data.graph, data.vectors, request.queries, request.k, ef, allowed=allowed,
-            metric=metric, workers=workers, deadline_ns=request.deadline_ns,
-        )  # fmt: skip
-        visited, estimated, computed, _ = (int(c) for c in found.counters[:4])
-        work.graph = True
-        work.visited += visited
-        work.estimated += estimated
-        work.computed += computed
-        work.complete &= found.complete
-        return found.rows, found.distances
+    assert data.graph is not None
+    found = graph.search(
+        data.graph,
+        data.vectors,
+        queries,
+        request.k,
+        choice.ef,
+        allowed=passing.bits,
+        metric=metric,
+        workers=workers,
+        deadline_ns=request.deadline_ns,
+    )
+    work.visited += int(found.counters[0])
+    work.estimated += int(found.counters[1])
+    work.computed += int(found.counters[2])
+    work.complete &= found.complete
+    rows, distances = found.rows, found.distances
+    short = np.flatnonzero(rows[:, min(request.k, passing.count) - 1] < 0)
+    if not len(short) or not work.complete:
+        return rows, distances, 0
+    rows, distances = rows.copy(), distances.copy()
+    rows[short], distances[short] = _scan(
+        data, passing, queries[short], metric, request, workers, work
+    )
+    return rows, distances, len(short)
+
+
+def _scan(
+    data: Segment,
+    passing: Allowed,
+    queries: npt.NDArray[np.float32],
+    metric: str,
+    request: Request,
+    workers: Workers,
+    work: _Work,
+) -> tuple[Rows, Distances]:
     if kernels.ready():
         from vecdb.kernels.scan import scan
     else:
         from vecdb.kernels.reference import scan
     rows, distances, complete = scan(
-        data.vectors, request.queries, request.k, metric, allowed=allowed, workers=workers,
+        data.vectors,
+        queries,
+        request.k,
+        metric,
+        allowed=passing.bits,
+        workers=workers,
         deadline_ns=request.deadline_ns,
-    )  # fmt: skip
-    work.scan = True
-    work.visited += count * len(request.queries)
-    work.computed += count * len(request.queries)
+    )
+    work.visited += passing.count * len(queries)
+    work.computed += passing.count * len(queries)
     work.complete &= complete
     return rows, distances
 
 
-def _scan_is_cheaper(passing: int, rows: int, k: int) -> bool:
-    """Whether so few rows pass that reading them all costs less than walking the graph."""
-    return passing < rows and passing <= max(1000.0, 2 * k * math.log(rows + 1))
-
-
-def _popcount(bitmap: npt.NDArray[np.uint8] | None, rows: int) -> int:
-    return rows if bitmap is None else int(np.bitwise_count(bitmap).sum())
-
-
 def _merge(
-    found: list[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float32]]], queries: int, k: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    found: list[tuple[int, Rows, Distances]], queries: int, k: int
+) -> tuple[npt.NDArray[np.int32], Rows, Distances]:
     if not found:
         shape = (queries, k)
         return (
-            np.full(shape, -1, np.int32), np.full(shape, -1, np.int64),
+            np.full(shape, -1, np.int32),
+            np.full(shape, -1, np.int64),
             np.full(shape, np.inf, np.float32),
-        )  # fmt: skip
+        )
     if len(found) == 1:
         number, rows, distances = found[0]
         return np.where(rows >= 0, np.int32(number), np.int32(-1)), rows, distances
@@ -171,4 +228,8 @@ def _merge(
         [np.where(r >= 0, np.int32(n), np.int32(-1)) for n, r, _ in found], axis=1
     )
     order = np.argsort(distances, axis=1, kind="stable")[:, :k]
-    return tuple(np.take_along_axis(a, order, axis=1) for a in (parts, rows, distances))  # type: ignore[return-value]
+    return (
+        np.take_along_axis(parts, order, axis=1),
+        np.take_along_axis(rows, order, axis=1),
+        np.take_along_axis(distances, order, axis=1),
+    )

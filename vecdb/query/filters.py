@@ -18,6 +18,8 @@ from vecdb.query.zones import Stats, judge
 from vecdb.segment import bitmap
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from vecdb.query.expr import Expr
@@ -25,39 +27,60 @@ if TYPE_CHECKING:
     from vecdb.segment import Segment
     from vecdb.store import Part, Snapshot
 
-__all__ = ["Allowed", "allowed", "allowed_rows"]
+__all__ = ["Allowed", "allowed", "live", "without"]
 
 CACHE_BYTES = 256 << 20  # of masks and codes, in this process
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Allowed:
-    """The rows of one part that a search may return: None for `bits` means all of them."""
+    """The rows of one part that a search may return.
+
+    Attributes
+    ----------
+    bits : ndarray or None
+        uint8 bitmap, LSB first, padded to 8 bytes; None when every row is allowed.
+    count : int
+        Number of allowed rows.
+    """
 
     bits: npt.NDArray[np.uint8] | None
     count: int
 
 
-def allowed(
-    where: Any, snapshot: Snapshot, params: Params = None
-) -> list[npt.NDArray[np.uint8] | None]:
-    """For each part the rows that pass the filter and are not deleted, as bitmaps.
+def live(snapshot: Snapshot) -> list[Allowed]:
+    """For each part the rows that are not deleted."""
+    return [Allowed(part.live, part.live_rows) for part in snapshot.parts]
+
+
+def allowed(where: Any, snapshot: Snapshot, params: Params = None) -> list[Allowed]:
+    """For each part the rows that pass the filter and are not deleted.
 
     Raises
     ------
     FilterError
         The filter can't be read, or does not fit the columns.
     """
-    return [found.bits for found in allowed_rows(where, snapshot, params)]
-
-
-def allowed_rows(where: Any, snapshot: Snapshot, params: Params = None) -> list[Allowed]:
-    """As :func:`allowed`, with the counts."""
     if where is None:
-        return [Allowed(part.live, part.live_rows) for part in snapshot.parts]
+        return live(snapshot)
     expr = parse(where, snapshot.schema, params)
     textual = snapshot.schema.ids == "string"
     return [_allowed_part(expr, part, textual) for part in snapshot.parts]
+
+
+def without(
+    allowed: Sequence[Allowed],
+    snapshot: Snapshot,
+    parts: npt.NDArray[np.int32],
+    rows: npt.NDArray[np.int64],
+) -> list[Allowed]:
+    """The same rows without ``(parts[i], rows[i])``."""
+    changed = list(allowed)
+    for number in np.unique(parts[parts >= 0]).tolist():
+        data = snapshot.parts[number].data
+        bits = bitmap.cleared(allowed[number].bits, data.rows, rows[parts == number])
+        changed[number] = Allowed(bits, bitmap.live_rows(bits))
+    return changed
 
 
 def _allowed_part(expr: Expr, part: Part, textual: bool) -> Allowed:

@@ -35,9 +35,13 @@ def columns_of(select: Select, schema: Schema, default: Sequence[str]) -> list[s
     for name in names:
         if name not in known and name != "vector":
             raise SchemaError(
-                describe("select", expected=f"columns out of {', '.join([*known, 'vector'])}"[:300],
-                         got=repr(name), fix='leave it out, or select="*" for all')
-            )  # fmt: skip
+                describe(
+                    "select",
+                    expected=f"columns out of {', '.join([*known, 'vector'])}"[:300],
+                    got=repr(name),
+                    fix='leave it out, or select="*" for all',
+                )
+            )
     return names
 
 
@@ -121,9 +125,7 @@ def page(
     return pa.concat_tables(tables) if tables else empty_table(snapshot.schema, names)
 
 
-def _slice(
-    snapshot: Snapshot, part: Part, start: int, stop: int, names: Sequence[str]
-) -> pa.Table:
+def _slice(snapshot: Snapshot, part: Part, start: int, stop: int, names: Sequence[str]) -> pa.Table:
     import pyarrow as pa
 
     data = part.data

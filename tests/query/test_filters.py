@@ -1,0 +1,137 @@
+"""Filters on real stores: segments, memtables, deletions, ids, and the cache behind them."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import vecdb
+from vecdb import col
+from vecdb.query import evaluate, filters
+from vecdb.segment import bitmap
+
+ROWS = 6000
+RNG = np.random.default_rng(7)
+METADATA = pa.table(
+    {
+        "year": np.arange(1960, 1960 + ROWS) % 60 + 1960,
+        "lang": np.array(["en", "fr", "de"])[np.arange(ROWS) % 3],
+        "tags": pa.array([["a"] * (i % 2) + ["b"] * (i % 3 == 0) for i in range(ROWS)]),
+    }
+)
+VECTORS = RNG.random((ROWS, 4), dtype=np.float32)
+
+
+@pytest.fixture(params=["int64", "string"])
+def collection(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Two segments and a memtable, every 10th row deleted."""
+    ids: Any = np.arange(ROWS) if request.param == "int64" else [f"row {i}" for i in range(ROWS)]
+    with vecdb.create(tmp_path / "store", 4, ids=request.param) as made:
+        for start in range(0, ROWS, 2000):
+            stop = start + 2000
+            made.add(VECTORS[start:stop], ids[start:stop], METADATA.slice(start, 2000))
+            if stop < ROWS:
+                made.flush()
+        made.delete(ids[::10])
+        yield made
+
+
+def expected(passes: Any) -> list[int]:
+    rows = METADATA.to_pylist()
+    return [i for i, row in enumerate(rows) if i % 10 and passes(i, row)]
+
+
+def found(collection: Any, where: Any) -> list[int]:
+    ids = collection.query(where)["id"].to_pylist()
+    return [int(str(identifier).removeprefix("row ")) for identifier in ids]
+
+
+def test_filters_hold_across_segments_memtable_and_deletions(collection: Any) -> None:
+    where = (col("year") > 2000) & (col("lang") != "en") & ~col("tags").has("b")
+    passes = lambda _, row: row["year"] > 2000 and row["lang"] != "en" and "b" not in row["tags"]  # noqa: E731
+    for spelling in (where, "year > 2000 AND lang <> 'en' AND NOT has(tags, 'b')"):
+        assert found(collection, spelling) == expected(passes)
+    assert found(collection, None) == expected(lambda _, row: True)
+    assert found(collection, "FALSE") == []
+
+
+def test_ids_are_filtered_like_a_column(collection: Any) -> None:
+    if isinstance(collection.query(limit=1)["id"][0].as_py(), int):
+        wanted: list[Any] = [5, 10, 3999, 4001, 5.5, -1, 2**70]
+        assert found(collection, col("id") == 41) == [41]
+        assert found(collection, col("id").between(1998, 2003)) == [1998, 1999, 2001, 2002, 2003]
+        assert found(collection, col("id") < 0) == []
+    else:
+        wanted = ["row 5", "row 10", "row 3999", "row 4001", "nothing"]
+        assert found(collection, col("id") == "row 41") == [41]
+        assert found(collection, col("id").endswith("999")) == [999, 1999, 2999, 3999, 4999, 5999]
+        assert found(collection, col("id") < "row 10") == [1]
+    assert found(collection, col("id").isin(wanted)) == [5, 3999, 4001]
+    assert found(collection, col("id").is_null()) == []
+    assert len(found(collection, ~col("id").isin(wanted))) == len(collection) - 3
+
+
+def test_a_column_added_later_reads_null_in_old_rows(collection: Any) -> None:
+    collection.add_columns({"price": float})
+    assert found(collection, "price IS NOT NULL") == []
+    assert len(found(collection, "price IS NULL")) == len(collection)
+    assert found(collection, "NOT price > 5") == []
+
+
+def test_counts_are_exact_and_full_masks_are_none(collection: Any) -> None:
+    snapshot = collection._store.snapshot
+    for allowed in filters.allowed("year > 2000", snapshot):
+        assert allowed.bits is not None
+        assert allowed.count == bitmap.live_rows(allowed.bits)
+    collection.optimize()
+    snapshot = collection._store.snapshot
+    assert [a.bits for a in filters.allowed("year > 0", snapshot) if a.count] == [None]
+
+
+def test_without_takes_single_rows_away(collection: Any) -> None:
+    snapshot = collection._store.snapshot
+    parts, rows = np.array([1, 0, -1], np.int32), np.array([7, 3, -1])
+    before = filters.allowed(None, snapshot)
+    after = filters.without(before, snapshot, parts, rows)
+    assert sum(a.count for a in before) - sum(a.count for a in after) == 2
+    assert bitmap.test(before[1].bits, np.array([7])).all()  # type: ignore[arg-type]
+    assert not bitmap.test(after[1].bits, np.array([7])).any()  # type: ignore[arg-type]
+
+
+def test_a_repeated_filter_is_not_evaluated_again(
+    collection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = found(collection, "year = 1999")
+    monkeypatch.setattr(filters, "evaluate", None)
+    assert found(collection, col("year") == 1999) == first
+    collection.delete(collection.query("year = 1999", limit=1)["id"].to_pylist())
+    with pytest.raises(TypeError):
+        found(collection, "year = 1998")
+    monkeypatch.setattr(filters, "evaluate", evaluate.evaluate)
+    assert found(collection, "year = 1999") == first[1:]
+
+
+def test_the_cache_keeps_to_its_bytes_and_to_living_owners() -> None:
+    class Owner:
+        pass
+
+    cache = filters._Cache(limit=100)
+    owners = [Owner() for _ in range(20)]
+    for owner in owners:
+        cache.put(owner, "key", "value", 30)
+    assert [cache.get(owner, "key") for owner in owners[-3:]] == ["value"] * 3
+    assert cache.get(owners[0], "key") is None
+    assert len(cache._entries) == 3
+    lone = Owner()
+    cache.put(lone, "large", "value", 1000)
+    assert cache.get(lone, "large") == "value"  # what was just made is used at least once
+    del owners, owner, lone
+    gc.collect()
+    cache.put(last := Owner(), "key", 1, 1)
+    assert len(cache._entries) == 1
+    assert cache.get(last, "key") == 1
