@@ -59,13 +59,17 @@ def test_columns_left_out_are_null_and_come_in_the_schemas_order() -> None:
     ("data", "message"),
     [
         ({"year": [1]}, "rows"),
+        (
+            pa.table([pa.array([1, 2]), pa.array([3, 4])], names=["year", "year"]),
+            "each column once",
+        ),
         ({"yeer": [1, 2]}, "did you mean 'year'"),
         ({"year": ["1999", "2000"]}, "'year': expected int64"),
         ({"year": [1.5, 2.5]}, "'year': expected int64"),
         ({"year": [2**63, 1]}, "'year'"),
         ({"lang": [1, 2]}, "'lang': expected string"),
         ({"tags": ["a", "b"]}, "'tags'"),
-        ({"year": [1, 2], "lang": ["a"]}, "equal length"),
+        ({"year": [1, 2], "lang": ["a"]}, "'lang': expected 2 rows"),
         ({"year": 3}, "list or array"),
         ({"lang": "ab"}, "list or array"),
         ([{"year": 1}, 5], "dict per row"),
