@@ -21,36 +21,38 @@ DATA = Path(__file__).parent / "data"
 
 DAY = [
     ("user", "My daughter Ada plays the violin in the school orchestra."),
-    ("user", "I am allergic to peanuts and shrimp, please remember when cooking."),
+    ("user", "I am allergic to peanuts, milk and shrimp: nothing with them, please."),
     ("tool", "The flight to Lisbon leaves Tuesday at nine in the morning."),
     ("user", "We prefer quiet hotels near the beach."),
     ("tool", "Copper prices rose again; the mining shares gained four percent."),
     ("user", "The dentist moved my appointment to the third of March."),
     ("agent", "Ordered a birthday cake with lemon cream for Saturday."),
-    ("user", "Our old car makes a strange noise when the engine is cold."),
+    ("user", "The garage replaced the brakes and the engine oil of our old car."),
     ("tool", "Heavy rain and thunder are expected over the weekend."),
     ("agent", "Booked a table for two at the Italian restaurant."),
 ]
 
 QUESTIONS = [
-    "Which food is dangerous for me?",
+    "What must I never cook or eat?",
     "What instrument does my child practice?",
     "When does the plane depart?",
-    "Will the weather be good?",
-    "Is something wrong with my vehicle?",
+    "Will it be sunny on Sunday?",
+    "Was the vehicle repaired?",
 ]
 
 
 class Embedder:
-    """Sentences as the weighted mean of their words' vectors."""
+    """Sentences as the weighted mean of their words' vectors (Arora et al., 2017)."""
 
     def __init__(self) -> None:
         vectors = np.load(DATA / "words.npy").astype(np.float32)
-        words = pq.read_table(DATA / "words.parquet")
-        self.row_of = {word: row for row, word in enumerate(words["word"].to_pylist())}
-        rank = words["freq_rank"].to_numpy()
-        weight = np.log(1 + rank) ** 2  # "the" says little, "violin" much
-        self.vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True) * weight[:, None]
+        words = pq.read_table(DATA / "words.parquet", columns=["word"])["word"].to_pylist()
+        self.row_of = {word: row for row, word in enumerate(words)}
+        share = 1 / (9 * (np.arange(len(words)) + 10))  # of all text, by Zipf's law
+        weight = 2e-4 / (2e-4 + share)  # "the" says little, "violin" much
+        vectors -= vectors[:5000].mean(axis=0)  # what all common words have in common
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        self.vectors = vectors * weight[:, None].astype(np.float32)
 
     def __call__(self, text: str) -> np.ndarray:
         rows = [self.row_of[w] for w in re.findall("[a-z]+", text.lower()) if w in self.row_of]
@@ -90,15 +92,15 @@ def main(folder: Path) -> None:
         for note in memory.recall(question):
             print(f"  {note['score']:.2f}  {note['at']:%H:%M} {note['source']:<5}  {note['text']}")
 
-    print("\nOnly what the user said: 'Which trip do we plan?'")
+    print("\nWhich trip do we plan? (only what the user said)")
     for note in memory.recall("Which trip do we plan?", where="source = 'user'"):
         print(f"  {note['score']:.2f}  {note['text']}")
 
     noon = morning + timedelta(hours=4)
     print(f"\nforgot {memory.forget_before(noon)} notes from before {noon:%H:%M}")
-    print(
-        f"'What instrument?' -> {memory.recall('What instrument does Ada play?', k=1)[0]['text']}"
-    )
+    for question in (QUESTIONS[1], QUESTIONS[4]):
+        best = memory.recall(question, k=1)[0]
+        print(f"  {question:<40} {best['score']:.2f}  {best['text']}")
     memory.col.close()
 
 

@@ -54,12 +54,11 @@ def main(folder: Path) -> None:
     # Reopen: any number of processes may read.
     start = time.perf_counter()
     with vecdb.open(folder / "words.vdb") as col:
-        print(f"reopened in {1000 * (time.perf_counter() - start):.1f} ms: {col}\n")
-        print("    id  distance  word         rank")
-        for hit in col.search(
-            vectors[row_of["piano"]], k=5, select=["word", "freq_rank"]
-        ).to_list():
-            print("{id:6d}  {distance:8.4f}  {word:<10} {freq_rank:6,d}".format(**hit))
+        print(f"reopened in {1000 * (time.perf_counter() - start):.1f} ms\n{col}\n")
+        hits = col.search(vectors[row_of["piano"]], k=5, select=["word", "freq_rank"])
+        print("nearest to where 'piano' was\n    id  distance  word            rank")
+        for hit in hits.to_list():
+            print("{id:6d}  {distance:8.4f}  {word:<13} {freq_rank:6,d}".format(**hit))
 
 
 if __name__ == "__main__":
