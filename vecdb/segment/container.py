@@ -13,6 +13,8 @@ from vecdb.errors import CorruptionError, VersionError, describe
 from vecdb.segment import format as f
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy.typing as npt
     import pyarrow as pa
 
@@ -44,7 +46,8 @@ class Container:
         store: bytes,
         expected: f.FileInfo | None = None,
     ) -> None:
-        self.path = directory.path / name
+        self._folder = directory.path
+        self.name = name
         self.mapping = mapping = directory.map(name)
         self.length = length = mapping.length
         if expected is not None and length != expected.length:
@@ -81,6 +84,11 @@ class Container:
             raise self.damaged("the footer that was written", "a different footer hash")
         self.info = f.FileInfo(self.id, length, digest)
         self._verified: set[str] = set()
+
+    @property
+    def path(self) -> Path:
+        """Where the file was when it was mapped."""
+        return self._folder / self.name
 
     def damaged(self, expected: object, got: object) -> CorruptionError:
         """The error for a file that is not as it was written."""

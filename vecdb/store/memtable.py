@@ -7,7 +7,9 @@ behind it. Only one thread appends at a time; any number may read views.
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +67,7 @@ class Memtable:
         self._before: dict[int, int] = {}  # row -> the deleted row that had its id before
         self._chunks: list[pa.RecordBatch] = []
         self._lock = threading.Lock()  # guards _chunks
+        _memtables.add(self)
 
     @classmethod
     def over(cls, schema: Schema, batch: Batch) -> Memtable:
@@ -197,6 +200,18 @@ class Memtable:
             columns = chunks[-1].schema
             aligned = [align(chunk, columns) for chunk in chunks[start:]]
             chunks[start:] = [pa.concat_batches(aligned)]  # type: ignore[attr-defined]
+
+
+_memtables: weakref.WeakSet[Memtable] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """In a forked child: a thread that held a lock does not exist here and can't release it."""
+    for memtable in list(_memtables):
+        memtable._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 class MemtableView:

@@ -328,26 +328,35 @@ class Store:
 
     def close(self) -> None:
         """Flush and let go of the files; views that were handed out stay valid. Twice is fine."""
+        if self._pid != os.getpid():  # a forked child: locks may be held by threads it hasn't got
+            self._core = None
+            self.state = "closed"
+            return
         with self._life:
             if self.state in ("closed", "closing"):
                 return
-            forked = self._pid != os.getpid()
-            sound = self.state == "running" and not forked
+            sound = self.state == "running"
             self._become("closing")
         try:
-            if isinstance(self._core, Writer) and not forked:
-                if self._background is not None:
-                    self._background.stop()
-                if sound and self._compactor is not None:
-                    self._core.flush()
-                    self._compactor.merge_small()
-                self._core.close()
+            if isinstance(self._core, Writer):
+                self._close_writer(self._core, flush=sound)
         finally:
             self._release()
             self._become("closed")
 
+    def _close_writer(self, writer: Writer, *, flush: bool) -> None:
+        assert self._background is not None
+        assert self._compactor is not None
+        self._background.stop()
+        try:
+            if flush and writer.failure is None:
+                writer.flush()
+                self._compactor.merge_small()
+        finally:
+            writer.close()
+
     def _release(self) -> None:
-        if isinstance(self._core, Reader):
+        if self._core is not None:
             self._core.close()
         self._core = None
         self._background = self._compactor = None

@@ -1,0 +1,204 @@
+"""Container files: what is written is read back, and every change of a byte is noticed."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xxhash
+
+from vecdb.errors import CorruptionError, StorageError, VersionError
+from vecdb.segment import format as f
+from vecdb.segment.container import Container
+from vecdb.segment.fs import Directory
+from vecdb.segment.writer import ContainerWriter
+
+STORE = bytes(range(16))
+NAME = "seg-00000007.vdb"
+
+
+def written(folder: Path, sections: dict[str, np.ndarray]) -> f.FileInfo:
+    writer = ContainerWriter(Directory(folder), NAME, f.Header(f.Kind.SEGMENT, STORE, 7))
+    for name, data in sections.items():
+        writer.add(name, data)
+    return writer.finish({"rows": 3})
+
+
+def opened(folder: Path, info: f.FileInfo | None = None) -> Container:
+    return Container(Directory(folder), NAME, f.Kind.SEGMENT, STORE, info)
+
+
+def test_sections_come_back_as_they_were_written(tmp_path: Path) -> None:
+    data = {
+        "small": np.arange(5, dtype="<i8"),
+        "empty": np.empty(0, "<f4"),
+        "blocks": np.random.default_rng(0).integers(0, 256, 3 * f.BLOCK + 17).astype("u1"),
+    }
+    container = opened(tmp_path, written(tmp_path, data))
+    assert container.meta == {"rows": 3}
+    for name, array in data.items():
+        read = container.array(name, array.dtype, array.shape)
+        np.testing.assert_array_equal(read, array)
+        assert container.sections[name].offset % f.ALIGN == 0
+        assert not read.flags.writeable
+        with pytest.raises(ValueError, match="cannot set WRITEABLE"):
+            read.flags.writeable = True
+
+
+def test_block_hashes_are_the_hashes_of_blocks_however_the_section_was_written(
+    tmp_path: Path,
+) -> None:
+    data = np.random.default_rng(1).integers(0, 256, 2 * f.BLOCK + 999).astype("u1")
+    writer = ContainerWriter(Directory(tmp_path), NAME, f.Header(f.Kind.SEGMENT, STORE, 7))
+    writer.begin("pieces")
+    for start in range(0, len(data), 70_001):
+        writer.write(data[start : start + 70_001])
+    writer.finish({})
+    container = opened(tmp_path)
+    section = container.sections["pieces"]
+    hashes = container.mapping.array(section.hashes, "<u8", (section.blocks,))
+    naive = [xxhash.xxh3_64_intdigest(data[i : i + f.BLOCK]) for i in range(0, len(data), f.BLOCK)]
+    assert hashes.tolist() == naive
+    container.verify("pieces")
+
+
+def test_a_hole_reads_as_zeros_takes_no_space_and_passes_its_hashes(tmp_path: Path) -> None:
+    writer = ContainerWriter(Directory(tmp_path), NAME, f.Header(f.Kind.SEGMENT, STORE, 7))
+    writer.begin("sparse", f.PAGE)
+    writer.write(np.ones(1000, "u1"))
+    writer.skip(64 * f.BLOCK)
+    writer.write(np.ones(1000, "u1"))
+    info = writer.finish({})
+    container = opened(tmp_path, info)
+    container.verify("sparse")
+    read = container.array("sparse", "u1", (2000 + 64 * f.BLOCK,))
+    assert read[:1000].all()
+    assert not read[1000:-1000].any()
+    assert read[-1000:].all()
+    assert (tmp_path / NAME).stat().st_blocks * 512 < f.BLOCK
+
+
+def test_every_flipped_bit_is_noticed_at_open_or_at_first_use(tmp_path: Path) -> None:
+    info = written(tmp_path, {"a": np.arange(40, dtype="<i8"), "b": np.arange(9, dtype="<f4")})
+    path = tmp_path / NAME
+    whole = path.read_bytes()
+    read_freely = 0
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << position % 8
+        path.unlink()
+        path.write_bytes(damaged)
+        try:
+            container = opened(tmp_path, info)
+            assert container.problems() or padding(container, position)
+            read_freely += 1
+        except (CorruptionError, VersionError) as error:
+            assert NAME in str(error)
+    assert read_freely < len(whole)
+
+
+def padding(container: Container, position: int) -> bool:
+    """Whether no section, hash or footer uses the byte: then nothing read can differ."""
+    used = [(s.offset, s.offset + s.length) for s in container.sections.values()]
+    used += [(s.hashes, s.hashes + 8 * s.blocks) for s in container.sections.values()]
+    used += [(0, 64), (container._footer_offset, container.length)]
+    return not any(start <= position < stop for start, stop in used)
+
+
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
+    info = written(tmp_path, {"a": np.arange(40, dtype="<i8")})
+    path = tmp_path / NAME
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        path.unlink()
+        path.write_bytes(whole[:length])
+        for expected in (info, None):
+            with pytest.raises((CorruptionError, StorageError)):
+                opened(tmp_path, expected).verify("a")
+
+
+def test_a_file_of_another_store_kind_or_place_is_refused(tmp_path: Path) -> None:
+    info = written(tmp_path, {"a": np.arange(4)})
+    with pytest.raises(CorruptionError, match="another store"):
+        Container(Directory(tmp_path), NAME, f.Kind.SEGMENT, bytes(16), info)
+    with pytest.raises(CorruptionError, match="index file"):
+        Container(Directory(tmp_path), NAME, f.Kind.INDEX, STORE, info)
+    with pytest.raises(CorruptionError, match="another store or place"):
+        opened(tmp_path, f.FileInfo(8, info.length, info.footer))
+    with pytest.raises(CorruptionError, match="footer"):
+        opened(tmp_path, f.FileInfo(7, info.length, info.footer ^ 1))
+
+
+def test_a_newer_format_is_refused_as_such(tmp_path: Path) -> None:
+    written(tmp_path, {"a": np.arange(4)})
+    path = tmp_path / NAME
+    changed = bytearray(path.read_bytes())
+    changed[8] = f.VERSION + 1
+    path.write_bytes(changed)
+    with pytest.raises(VersionError, match="upgrade"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ("a", 64, 2**63, 128, 0),
+        ("a", 2**64 - 64, 64, 128, 0),
+        ("a", 64, 64, 2**64 - 8, 0),
+        ("a", 0, 64, 128, 0),
+        ("a", 65, 8, 128, 0),
+    ],
+)
+def test_crafted_section_tables_are_refused_without_touching_memory(
+    tmp_path: Path, row: tuple[str, int, int, int, int]
+) -> None:
+    header = f.Header(f.Kind.SEGMENT, STORE, 7).pack()
+    body = bytes(128)
+    name, *numbers = row
+    footer = f.ROW.pack(name.encode(), *numbers) + b"{}"
+    start = len(header) + len(body)
+    tail = f.Tail(start, 1, 2, start + len(footer) + f.TAIL.size)
+    digest = f.footer_hash(header, footer, tail.pack(0))
+    (tmp_path / NAME).write_bytes(header + body + footer + tail.pack(digest))
+    with pytest.raises(CorruptionError, match="sections one after the other"):
+        opened(tmp_path).verify("a")
+
+
+def test_the_mapping_lives_as_long_as_its_last_view(tmp_path: Path) -> None:
+    written(tmp_path, {"a": np.arange(1000, dtype="<i8")})
+
+    def mapped() -> bool:
+        return NAME in Path("/proc/self/maps").read_text()
+
+    container = opened(tmp_path)
+    view = container.array("a", "<i8", (1000,))[500:]
+    buffer = container.buffer("a")
+    del container
+    (tmp_path / NAME).unlink()
+    gc.collect()
+    assert mapped()
+    assert view[0] == 500
+    del view
+    assert mapped()
+    assert buffer.to_pybytes()[:8] == bytes(8)
+    del buffer
+    assert not mapped()
+
+
+def test_an_existing_file_is_never_written_over(tmp_path: Path) -> None:
+    written(tmp_path, {"a": np.arange(4)})
+    before = (tmp_path / NAME).read_bytes()
+    with pytest.raises(StorageError):
+        written(tmp_path, {"a": np.arange(5)})
+    assert (tmp_path / NAME).read_bytes() == before
+    assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+    written(tmp_path, {"a": np.arange(4)})
+    (tmp_path / NAME).rename(tmp_path / "elsewhere")
+    (tmp_path / NAME).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="symbolic link"):
+        opened(tmp_path)
