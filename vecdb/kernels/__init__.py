@@ -31,7 +31,8 @@ class _Gate:
     """
 
     def __init__(self, usable: bool = True) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.Lock()  # held while compiling: seconds to minutes
+        self.starting = threading.Lock()  # held for a moment, so that nobody waits for a compiler
         self.ready = False
         self.usable = usable
         self.compiling = False
@@ -75,7 +76,7 @@ def warmup(wait: bool = True) -> float:
 def start_background() -> None:
     """Compile in a daemon thread; does nothing when that was begun before."""
     gate = _gate
-    with gate.lock:
+    with gate.starting:
         if gate.ready or not gate.usable or gate.thread is not None:
             return
         gate.thread = threading.Thread(target=_compile_quietly, name="vecdb-warmup", daemon=True)
@@ -111,7 +112,6 @@ def _compile() -> None:
 
 
 def _compile_quietly() -> None:
-    time.sleep(0)  # let start_background() release the lock first
     try:
         _compile()
     except Exception:
