@@ -1,8 +1,8 @@
-"""What the tests of the store share: small batches, and a store that is left as a crash does."""
+"""What the tests of the store share: a place to try things, with small rows of known content."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +15,43 @@ from vecdb.schema import Schema
 from vecdb.store import Store
 from vecdb.workers import Workers
 
-DIM = 4
+DIM = 16
 COLUMNS = pa.schema([("n", pa.int64()), ("text", pa.string())])
 
 
-@pytest.fixture
-def workers() -> Iterator[Workers]:
-    """A pool of two threads."""
-    pool = Workers(2)
-    yield pool
-    pool.close()
+class Lab:
+    """A folder for one store, a pool of two threads, and rows to put into it."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.workers = Workers(2)
+        self.schema = Schema(dim=DIM, metric="l2", columns=COLUMNS)
 
-@pytest.fixture
-def schema() -> Schema:
-    """Four dimensions, int64 ids, one number and one text column."""
-    return Schema(dim=DIM, metric="l2", columns=COLUMNS)
+    def create(self, schema: Schema | None = None, **options: Any) -> Store:
+        """A new store in the folder."""
+        return Store.create(self.folder, schema or self.schema, workers=self.workers, **options)
 
+    def open(self, mode: Any = "r", **options: Any) -> Store:
+        """The store in the folder."""
+        return Store.open(self.folder, mode, workers=self.workers, **options)
 
-@pytest.fixture
-def batch() -> Callable[..., Batch]:
-    """Rows with the given ids; the vector of id i holds i plus `shift`."""
-
-    def make(ids: Any, shift: float = 0.0) -> Batch:
-        keys = np.asarray(list(ids))
+    @staticmethod
+    def batch(ids: Any, shift: float = 0.0) -> Batch:
+        """Rows with the given ids, 7 or "t7"; the vector of either holds 7 plus `shift`."""
+        keys = list(ids)
         numbers = np.array([int(str(key).lstrip("t")) for key in keys], np.int64)
         vectors = np.repeat(numbers[:, None] + shift, DIM, 1).astype(np.float32)
         texts = [f"{n} {shift}" if n % 3 else None for n in numbers.tolist()]
         metadata = pa.RecordBatch.from_arrays(
             [pa.array(numbers), pa.array(texts, pa.string())], schema=COLUMNS
         )
-        stored = numbers if keys.dtype.kind != "U" else keys.astype(object)
+        stored = np.array(keys, object) if isinstance(keys[0], str) else numbers
         return Batch(stored, vectors, metadata)
 
-    return make
-
-
-@pytest.fixture
-def contents() -> Callable[..., dict[Any, tuple[float, Any]]]:
-    """Everything a snapshot holds: id -> (first value of its vector, text)."""
-
-    def read(snapshot: Any) -> dict[Any, tuple[float, Any]]:
+    @staticmethod
+    def contents(store: Any) -> dict[Any, tuple[float, Any]]:
+        """Everything a store or snapshot holds: id -> (value of its vector, text)."""
+        snapshot = getattr(store, "snapshot", store)
         found: dict[Any, tuple[float, Any]] = {}
         for part in snapshot.parts:
             rows = np.arange(part.data.rows)
@@ -70,23 +66,27 @@ def contents() -> Callable[..., dict[Any, tuple[float, Any]]]:
         assert snapshot.rows == len(found)
         return found
 
-    return read
-
-
-@pytest.fixture
-def crash() -> Callable[[Store], None]:
-    """Let go of a store as kill -9 does: nothing is flushed, the lock is free."""
-
-    def kill(store: Store) -> None:
+    @staticmethod
+    def crash(store: Store) -> None:
+        """Let go of a store as kill -9 does: nothing is flushed, the lock is free."""
         assert store._background is not None
         assert store._lock is not None
         store._background.stop()
         store._lock.release()
 
-    return kill
+    def files(self, kind: str = "") -> list[str]:
+        """Names in the folder that begin with `kind`."""
+        return sorted(path.name for path in self.folder.iterdir() if path.name.startswith(kind))
+
+    def file(self, kind: str) -> Path:
+        """The one file of a kind."""
+        (name,) = self.files(kind)
+        return self.folder / name
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where a store may be created."""
-    return tmp_path / "store"
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """A fresh :class:`Lab`."""
+    made = Lab(tmp_path / "store")
+    yield made
+    made.workers.close()

@@ -22,248 +22,222 @@ from vecdb.errors import (
 )
 from vecdb.schema import Schema
 from vecdb.store import Store, memtable
-from vecdb.workers import Workers
 
 
-def test_rows_come_back_after_close_and_open(
-    folder: Path, schema: Schema, workers: Workers, batch: Any, contents: Any
-) -> None:
-    store = Store.create(folder, schema, workers=workers)
-    store.append(batch(range(100)))
+def test_rows_come_back_after_close_and_open(lab: Any) -> None:
+    store = lab.create()
+    store.append(lab.batch(range(100)))
     assert store.delete(np.array([3, 4, 5, 1000])) == 3
-    store.append(batch([7], shift=0.5), replace=True)
-    before = contents(store.snapshot)
+    store.append(lab.batch([7], shift=0.5), replace=True)
+    before = lab.contents(store)
     store.close()
     for mode in ("r", "w"):
-        with_mode = Store.open(folder, mode, workers=workers)
-        assert contents(with_mode.snapshot) == before
+        with_mode = lab.open(mode)
+        assert lab.contents(with_mode) == before
         with_mode.close()
     assert before[7] == (7.5, "7 0.5")
     assert set(before) == set(range(100)) - {3, 4, 5}
 
 
-def test_a_crash_loses_no_acknowledged_row(
-    folder: Path, schema: Schema, workers: Workers, batch: Any, contents: Any, crash: Any
-) -> None:
-    store = Store.create(folder, schema, workers=workers)
+def test_a_crash_loses_no_acknowledged_row(lab: Any) -> None:
+    store = lab.create()
     expected: dict[Any, Any] = {}
     for start in range(5):
-        store.append(batch(range(start * 10, start * 10 + 10)))
+        store.append(lab.batch(range(start * 10, start * 10 + 10)))
         store.delete(np.array([start * 10]))
-        expected = contents(store.snapshot)
-        crash(store)
-        store = Store.open(folder, "w", workers=workers)
-        assert contents(store.snapshot) == expected
+        expected = lab.contents(store)
+        lab.crash(store)
+        store = lab.open("w")
+        assert lab.contents(store) == expected
         assert store.snapshot.sequence == 2 * (start + 1)
     store.close()
 
 
-def test_text_ids_work_like_numbers(
-    folder: Path, schema: Schema, workers: Workers, batch: Any, contents: Any, crash: Any
-) -> None:
-    store = Store.create(folder, Schema(dim=4, ids="string", columns=schema.columns),
-                         workers=workers)  # fmt: skip
-    store.append(batch(f"t{i}" for i in range(50)))
+def test_text_ids_work_like_numbers(lab: Any) -> None:
+    store = lab.create(Schema(dim=16, ids="string", columns=lab.schema.columns))
+    store.append(lab.batch(f"t{i}" for i in range(50)))
     store.flush()
-    store.append(batch(f"t{i}" for i in range(50, 80)))
-    store.append(batch(["t5", "t60"], shift=0.5), replace=True)
+    store.append(lab.batch(f"t{i}" for i in range(50, 80)))
+    store.append(lab.batch(["t5", "t60"], shift=0.5), replace=True)
     assert store.delete(np.array(["t6", "t61", "t99"], object)) == 2
-    expected = contents(store.snapshot)
+    expected = lab.contents(store)
     assert expected["t5"] == (5.5, "5 0.5")
     assert len(expected) == 78
-    crash(store)
-    again = Store.open(folder, "w", workers=workers)
-    assert contents(again.snapshot) == expected
+    lab.crash(store)
+    again = lab.open("w")
+    assert lab.contents(again) == expected
     with pytest.raises(DuplicateIdError, match="t7"):
-        again.append(batch(["t7"]))
+        again.append(lab.batch(["t7"]))
     again.optimize()
-    assert contents(again.snapshot) == expected
+    assert lab.contents(again) == expected
     again.close()
 
 
-def test_a_duplicate_id_is_refused_and_nothing_is_written(
-    folder: Path, schema: Schema, workers: Workers, batch: Any, contents: Any
-) -> None:
-    store = Store.create(folder, schema, workers=workers)
-    store.append(batch([5, 1, 9]))
+def test_a_duplicate_id_is_refused_and_nothing_is_written(lab: Any) -> None:
+    store = lab.create()
+    store.append(lab.batch([5, 1, 9]))
     store.flush()
-    store.append(batch([2]))
+    store.append(lab.batch([2]))
     for known in (1, 2):
         with pytest.raises(DuplicateIdError, match=f"{known}"):
-            store.append(batch([100, known]))
-    assert set(contents(store.snapshot)) == {5, 1, 9, 2}
+            store.append(lab.batch([100, known]))
+    assert set(lab.contents(store)) == {5, 1, 9, 2}
     store.delete(np.array([1]))
-    store.append(batch([1]))
+    store.append(lab.batch([1]))
     store.close()
 
 
 def test_a_batch_larger_than_the_memtable_is_one_segment_and_one_step(
-    folder: Path, schema: Schema, workers: Workers, batch: Any, contents: Any,
-    crash: Any, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(memtable, "MAX_ROWS", 64)
-    store = Store.create(folder, schema, workers=workers)
-    store.append(batch(range(50)))
+    store = lab.create()
+    store.append(lab.batch(range(50)))
     sequence = store.snapshot.sequence
-    store.append(batch(range(40, 300), shift=0.5), replace=True)
+    store.append(lab.batch(range(40, 300), shift=0.5), replace=True)
     assert store.snapshot.sequence == sequence + 1
-    expected = contents(store.snapshot)
+    expected = lab.contents(store)
     assert len(expected) == 300
     assert expected[45][0] == 45.5
-    crash(store)
-    again = Store.open(folder, "w", workers=workers)
-    assert contents(again.snapshot) == expected
+    lab.crash(store)
+    again = lab.open("w")
+    assert lab.contents(again) == expected
     again.close()
 
 
 def test_full_memtables_are_flushed_while_writing_goes_on(
-    folder: Path, schema: Schema, workers: Workers, batch: Any, contents: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(memtable, "MAX_ROWS", 64)
-    store = Store.create(folder, schema, workers=workers, sync="os")
+    store = lab.create(sync="os")
     for start in range(0, 3000, 30):
-        store.append(batch(range(start, start + 30)))
-    assert set(contents(store.snapshot)) == set(range(3000))
+        store.append(lab.batch(range(start, start + 30)))
+    assert set(lab.contents(store)) == set(range(3000))
     store.close()
-    assert len([name for name in os.listdir(folder) if name.startswith("wal")]) == 1
-    reader = Store.open(folder, workers=workers)
-    assert set(contents(reader.snapshot)) == set(range(3000))
+    assert len([name for name in lab.files() if name.startswith("wal")]) == 1
+    reader = lab.open()
+    assert set(lab.contents(reader)) == set(range(3000))
     reader.close()
 
 
-def test_a_snapshot_never_changes(
-    folder: Path, schema: Schema, workers: Workers, batch: Any, contents: Any
-) -> None:
-    store = Store.create(folder, schema, workers=workers)
-    store.append(batch(range(20)))
+def test_a_snapshot_never_changes(lab: Any) -> None:
+    store = lab.create()
+    store.append(lab.batch(range(20)))
     store.flush()
-    store.append(batch(range(20, 40)))
+    store.append(lab.batch(range(20, 40)))
     snapshot = store.snapshot
-    before = contents(snapshot)
+    before = lab.contents(snapshot)
     pinned = store.pinned()
-    store.append(batch([25, 5, 100], shift=0.5), replace=True)
+    store.append(lab.batch([25, 5, 100], shift=0.5), replace=True)
     store.delete(np.array([1, 21]))
     store.optimize()
-    assert contents(snapshot) == before
+    assert lab.contents(snapshot) == before
     assert [part.tolist() for part in snapshot.find(np.array([25, 100]))] == [[1, -1], [5, -1]]
     store.close()
-    assert contents(snapshot) == before
-    assert contents(pinned.snapshot) == before
+    assert lab.contents(snapshot) == before
+    assert lab.contents(pinned) == before
     with pytest.raises(ReadOnlyError):
-        pinned.append(batch([7]))
+        pinned.append(lab.batch([7]))
 
 
-def test_columns_that_come_later_read_null_in_older_rows(
-    folder: Path, schema: Schema, workers: Workers, batch: Any, crash: Any
-) -> None:
-    store = Store.create(folder, schema, workers=workers)
-    store.append(batch(range(3)))
+def test_columns_that_come_later_read_null_in_older_rows(lab: Any) -> None:
+    store = lab.create()
+    store.append(lab.batch(range(3)))
     store.flush()
-    store.append(batch(range(3, 6)))
+    store.append(lab.batch(range(3, 6)))
     store.add_columns(pa.schema([("late", pa.float64())]))
-    store.append(batch(range(6, 9)))  # without the new column: null
-    for action in (lambda: crash(store), lambda: None):
+    store.append(lab.batch(range(6, 9)))  # without the new column: null
+    for action in (lambda: lab.crash(store), lambda: None):
         action()
-        reader = Store.open(folder, "r", workers=workers)
+        reader = lab.open()
         assert reader.schema.columns is not None
         assert reader.schema.columns.names == ["n", "text", "late"]
         late = [part.data.column("late").null_count for part in reader.snapshot.parts]
         assert sum(late) == 9
         reader.close()
-        Store.open(folder, "w", workers=workers).close()
-    again = Store.open(folder, "w", workers=workers)
+        lab.open("w").close()
+    again = lab.open("w")
     with pytest.raises(SchemaError, match="late"):
         again.add_columns(pa.schema([("late", pa.float64())]))
     again.close()
 
 
-def test_the_first_metadata_brings_the_columns(
-    folder: Path, workers: Workers, batch: Any, schema: Schema, crash: Any
-) -> None:
-    bare = Schema(dim=4, metric="l2")
-    store = Store.create(folder, bare, workers=workers)
-    rows = batch(range(3))
+def test_the_first_metadata_brings_the_columns(lab: Any) -> None:
+    bare = Schema(dim=16, metric="l2")
+    store = lab.create(bare)
+    rows = lab.batch(range(3))
     store.append(type(rows)(rows.ids, rows.vectors, None))
-    store.append(batch(range(3, 6)), schema=schema)
-    crash(store)
-    store = Store.open(folder, "w", workers=workers)
-    assert store.schema.columns == schema.columns
+    store.append(lab.batch(range(3, 6)), schema=lab.schema)
+    lab.crash(store)
+    store = lab.open("w")
+    assert store.schema.columns == lab.schema.columns
     numbers = pa.concat_arrays([part.data.column("n") for part in store.snapshot.parts])
     assert numbers.to_pylist() == [None, None, None, 3, 4, 5]
     store.close()
 
 
-def test_automatic_ids_are_never_given_twice(
-    folder: Path, schema: Schema, workers: Workers, batch: Any, crash: Any
-) -> None:
-    store = Store.create(folder, schema, workers=workers)
+def test_automatic_ids_are_never_given_twice(lab: Any) -> None:
+    store = lab.create()
     assert store.next_id(3) == 0
-    store.append(batch([0, 1, 2]))
+    store.append(lab.batch([0, 1, 2]))
     assert store.next_id(5) == 3
     assert store.next_id() == 8
-    store.append(batch([50]))
+    store.append(lab.batch([50]))
     assert store.next_id() == 51
     store.delete(np.array([50]))
     store.flush()
-    crash(store)
-    store = Store.open(folder, "w", workers=workers)
+    lab.crash(store)
+    store = lab.open("w")
     assert store.next_id() == 51
     store.close()
 
 
-def test_a_second_writer_is_refused_with_the_holders_pid(
-    folder: Path, schema: Schema, workers: Workers
-) -> None:
-    store = Store.create(folder, schema, workers=workers)
+def test_a_second_writer_is_refused_with_the_holders_pid(lab: Any) -> None:
+    store = lab.create()
     with pytest.raises(LockedError, match=str(os.getpid())):
-        Store.open(folder, "w", workers=workers)
+        lab.open("w")
     store.close()
-    Store.open(folder, "w", workers=workers).close()
+    lab.open("w").close()
 
 
-def test_what_can_not_be_done_is_refused_by_name(
-    folder: Path, schema: Schema, workers: Workers, batch: Any, tmp_path: Path
-) -> None:
+def test_what_can_not_be_done_is_refused_by_name(lab: Any, tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
-        Store.open(folder, workers=workers)
-    store = Store.create(folder, schema, workers=workers)
+        lab.open()
+    store = lab.create()
     store.close()
     with pytest.raises(ClosedError):
-        store.append(batch([1]))
+        store.append(lab.batch([1]))
     with pytest.raises(ClosedError):
         _ = store.snapshot
     with pytest.raises(ExistsError):
-        Store.create(folder, schema, workers=workers)
+        lab.create()
     with pytest.raises(SchemaError):
-        Store.create(folder, Schema(dim=5), workers=workers, exist_ok=True)
-    reader = Store.open(folder, workers=workers)
+        lab.create(Schema(dim=5), exist_ok=True)
+    reader = lab.open()
     with pytest.raises(ReadOnlyError):
         reader.delete(np.array([1]))
     (tmp_path / "file").write_text("x")
     with pytest.raises(ExistsError):
-        Store.create(tmp_path / "file", schema, workers=workers)
+        Store.create(tmp_path / "file", lab.schema, workers=lab.workers)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious.txt").write_text("x")
     with pytest.raises(ExistsError, match=r"precious\.txt"):
-        Store.create(tmp_path / "other", schema, workers=workers)
-    assert os.listdir(tmp_path / "other") == ["precious.txt"]
+        Store.create(tmp_path / "other", lab.schema, workers=lab.workers)
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["precious.txt"]
     with pytest.raises(NotFoundError):
-        Store.open(tmp_path / "other", "w", workers=workers)
-    assert os.listdir(tmp_path / "other") == ["precious.txt"]
+        Store.open(tmp_path / "other", "w", workers=lab.workers)
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["precious.txt"]
 
 
-def test_folder_and_files_are_private(folder: Path, schema: Schema, workers: Workers) -> None:
-    store = Store.create(folder, schema, workers=workers)
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+def test_folder_and_files_are_private(lab: Any) -> None:
+    store = lab.create()
+    assert lab.folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in lab.folder.iterdir()} == {0o600}
     store.close()
 
 
-def test_the_life_of_a_store_can_be_followed(
-    folder: Path, schema: Schema, workers: Workers
-) -> None:
-    store = Store.create(folder, schema, workers=workers)
+def test_the_life_of_a_store_can_be_followed(lab: Any) -> None:
+    store = lab.create()
     seen: list[str] = [store.state]
     stop = store.subscribe(seen.append)
     store.close()
@@ -272,16 +246,14 @@ def test_the_life_of_a_store_can_be_followed(
     assert seen == ["running", "closing", "closed"]
 
 
-def test_concurrent_writers_share_one_handle_and_lose_nothing(
-    folder: Path, schema: Schema, workers: Workers, batch: Any, contents: Any
-) -> None:
-    store = Store.create(folder, schema, workers=workers)
+def test_concurrent_writers_share_one_handle_and_lose_nothing(lab: Any) -> None:
+    store = lab.create()
     errors: list[BaseException] = []
 
     def write(base: int) -> None:
         try:
             for i in range(30):
-                store.append(batch([base + i]))
+                store.append(lab.batch([base + i]))
                 if i % 5 == 4:
                     assert store.delete(np.array([base + i - 2])) == 1
         except BaseException as error:
@@ -298,42 +270,38 @@ def test_concurrent_writers_share_one_handle_and_lose_nothing(
         thread.join()
     assert not errors
     expected = {b + i for b in range(0, 8000, 1000) for i in range(30) if i % 5 != 2}
-    assert set(contents(store.snapshot)) == expected
+    assert set(lab.contents(store)) == expected
     assert store.snapshot.sequence == 8 * 36
     store.close()
 
 
-def test_verify_full_names_the_file_with_a_changed_vector(
-    folder: Path, schema: Schema, workers: Workers, batch: Any
-) -> None:
+def test_verify_full_names_the_file_with_a_changed_vector(lab: Any) -> None:
     from vecdb.errors import CorruptionError
 
-    store = Store.create(folder, schema, workers=workers)
-    store.append(batch(range(100)))
+    store = lab.create()
+    store.append(lab.batch(range(100)))
     store.close()
-    (path,) = folder.glob("seg-*")
+    path = lab.file("seg")
     data = bytearray(path.read_bytes())
     data[4096 + 5] ^= 1
     path.write_bytes(data)
-    reader = Store.open(folder, workers=workers)
+    reader = lab.open()
     assert path.name in reader.verify()["problems"][0]
     reader.close()
     with pytest.raises(CorruptionError, match=path.name):
-        Store.open(folder, workers=workers, verify="full")
+        lab.open(verify="full")
 
 
-def test_a_forked_child_reads_but_never_writes(
-    folder: Path, schema: Schema, workers: Workers, batch: Any, contents: Any
-) -> None:
-    store = Store.create(folder, schema, workers=workers)
-    store.append(batch(range(10)))
+def test_a_forked_child_reads_but_never_writes(lab: Any) -> None:
+    store = lab.create()
+    store.append(lab.batch(range(10)))
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            assert len(contents(store.snapshot)) == 10
+            assert len(lab.contents(store)) == 10
             try:
-                store.append(batch([99]))
+                store.append(lab.batch([99]))
             except ClosedError:
                 store.close()
                 code = 0
@@ -341,6 +309,6 @@ def test_a_forked_child_reads_but_never_writes(
             os._exit(code)
     assert os.waitpid(pid, 0)[1] == 0
     with pytest.raises(LockedError):  # the child's end did not take the parent's lock away
-        Store.open(folder, "w", workers=workers)
-    store.append(batch([99]))
+        lab.open("w")
+    store.append(lab.batch([99]))
     store.close()

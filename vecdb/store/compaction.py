@@ -102,8 +102,6 @@ class Compactor:
         self._interrupted = True
 
     def _step(self) -> float | None:
-        if self._interrupted:
-            return None
         if group := self._tier_to_merge(SEGMENT_ROWS) or self._part_to_rewrite():
             try:
                 self._merge(group, index=any(part.segment.indexed for part in group))

@@ -160,7 +160,7 @@ class Memtable:
             array = chunk.column(name) if known else nulls(chunk.num_rows, kind)
             arrays.append(array[:missing])
             missing -= len(arrays[-1])
-        if missing:  # rows from before the first metadata
+        if missing or not arrays:  # rows from before the first metadata
             arrays.insert(0, nulls(missing, kind))
         return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
 

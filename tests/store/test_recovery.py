@@ -1,0 +1,129 @@
+"""Opening after a crash: torn tails are kept aside, orphans go, damage is an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vecdb.errors import CorruptionError
+
+
+def test_a_torn_tail_loses_only_the_torn_record(lab: Any) -> None:
+    store = lab.create()
+    store.append(lab.batch(range(10)))
+    store.append(lab.batch(range(10, 20)))
+    lab.crash(store)
+    log = lab.file("wal")
+    log.write_bytes(log.read_bytes()[:-7])
+    reader = lab.open()
+    assert set(lab.contents(reader)) == set(range(10))
+    reader.close()
+    store = lab.open("w")
+    assert set(lab.contents(store)) == set(range(10))
+    torn = store.stats()["recovered_torn_bytes"]
+    kept = lab.file("torn")
+    assert kept.stat().st_size == torn > 0
+    store.append(lab.batch(range(10, 20)))
+    lab.crash(store)
+    store = lab.open("w")
+    assert set(lab.contents(store)) == set(range(20))
+    assert store.stats()["recovered_torn_bytes"] == 0
+    store.close()
+
+
+def test_damage_before_later_records_is_an_error_and_changes_nothing(lab: Any) -> None:
+    store = lab.create()
+    store.append(lab.batch(range(10)))
+    store.append(lab.batch(range(10, 20)))
+    lab.crash(store)
+    log = lab.file("wal")
+    data = bytearray(log.read_bytes())
+    data[200] ^= 1
+    log.write_bytes(data)
+    before = {path.name: path.read_bytes() for path in lab.folder.iterdir() if path.name != "LOCK"}
+    for _ in range(2):
+        with pytest.raises(CorruptionError, match=log.name):
+            lab.open("w")
+    after = {path.name: path.read_bytes() for path in lab.folder.iterdir() if path.name != "LOCK"}
+    assert after == before
+
+
+def test_what_an_unfinished_commit_left_is_removed_and_nothing_else(lab: Any) -> None:
+    store = lab.create()
+    store.append(lab.batch(range(10)))
+    store.close()
+    needed = set(lab.files())
+    orphans = {"seg-00000090.vdb", "idx-00000091.vdb", "del-00000092.vdb", "wal-00000093.log",
+               "MANIFEST-00000094.tmp", "MANIFEST-00000001"}  # fmt: skip
+    others = {"notes.txt", "seg-1.vdb", "seg-00000001.vdb.bak", "torn-00000001.log"}
+    for name in orphans | others:
+        (lab.folder / name).write_bytes(b"x")
+    store = lab.open("w")
+    assert set(lab.files()) == needed | others
+    assert len(lab.contents(store)) == 10
+    store.close()
+
+
+def test_a_log_whose_creation_was_cut_short_is_passed_over(lab: Any) -> None:
+    store = lab.create()
+    store.append(lab.batch(range(10)))
+    lab.crash(store)
+    log = lab.file("wal")
+    following = lab.folder / "wal-00000002.log"
+    for content in (b"", b"vecdbwal", bytes(64)):
+        following.write_bytes(content)
+        reader = lab.open()
+        assert len(lab.contents(reader)) == 10
+        reader.close()
+    store = lab.open("w")
+    assert len(lab.contents(store)) == 10
+    assert not log.exists()
+    store.close()
+
+
+def test_a_gap_between_logs_is_an_error(lab: Any) -> None:
+    store = lab.create()
+    store._background.stop()  # keeps the first log from being retired
+    writer: Any = store._core
+    store.append(lab.batch(range(10)))
+    with writer.lock:
+        writer._rotate()
+    store.append(lab.batch(range(10, 20)))
+    lab.crash(store)
+    first = lab.folder / "wal-00000001.log"
+    first.write_bytes(first.read_bytes()[:-5])
+    for mode in ("r", "w"):
+        with pytest.raises(CorruptionError, match=first.name):
+            lab.open(mode)
+
+
+def test_an_interrupted_creation_can_be_repeated(lab: Any) -> None:
+    lab.folder.mkdir()
+    for name in ("LOCK", "wal-00000001.log", "MANIFEST-00000001.tmp"):
+        (lab.folder / name).write_bytes(b"half")
+    store = lab.create()
+    assert store.snapshot.rows == 0
+    store.close()
+
+
+def test_replay_is_right_when_tombstones_are_newer_than_the_log(lab: Any) -> None:
+    store = lab.create()
+    store.append(lab.batch(range(100)))
+    store.flush()
+    store.append(lab.batch([200]))
+    store.delete(np.array([5, 6]))
+    store.append(lab.batch([5], shift=0.5))
+    store.append(lab.batch([7], shift=0.5), replace=True)
+    compactor = store._compactor
+    assert compactor is not None
+    compactor.optimize()  # the bitmap is committed while the log still holds all of it
+    store.delete(np.array([8, 200]))
+    expected = lab.contents(store)
+    assert expected[5] == (5.5, "5 0.5")
+    lab.crash(store)
+    for _ in range(2):
+        store = lab.open("w")
+        assert lab.contents(store) == expected
+        lab.crash(store)
