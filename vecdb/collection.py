@@ -19,6 +19,7 @@ from vecdb.hits import BatchHits, Hits
 from vecdb.metadata import as_metadata
 from vecdb.progress import bar
 from vecdb.query import execute, filters, gather
+from vecdb.query.ask import answer, ask
 from vecdb.schema import (
     Hnsw,
     IdType,
@@ -35,6 +36,8 @@ from vecdb.workers import Workers
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
+
+    from vecdb.query.sql import Params
 
 __all__ = ["Collection", "create", "open"]
 
@@ -277,14 +280,19 @@ class Collection:
 
     def search(
         self,
-        query: Any,
-        k: int = 10,
+        query: Any = None,
+        k: int | None = 10,
         *,
         where: Any = None,
+        params: Params = None,
         ef_search: int | None = None,
         exact: bool = False,
         select: str | Sequence[str] | None = None,
         timeout: float | None = None,
+        radius: float | None = None,
+        group_by: str | None = None,
+        after: Any = None,
+        query_id: Any = None,
     ) -> Any:
         """The `k` nearest rows of one query or of many.
 
@@ -293,11 +301,14 @@ class Collection:
         query : array_like
             (dim,) for one query or (n, dim) for a batch. The two are never mixed up: a 2-D query
             of one row gives a batch of one.
-        k : int
-            Number of rows wanted; fewer come back when fewer match.
+        k : int or None
+            Number of rows wanted; fewer come back when fewer match, never otherwise. None: all
+            rows within `radius`.
         where : filter, optional
-            ``vecdb.col("year") > 2010``, ``"year > 2010 AND lang IN ('en', 'fr')"``, or
-            ``{"year": {"$gt": 2010}}``.
+            ``vecdb.col("year") > 2010``, ``"year > 2010 AND lang IN ('en', 'fr')"``,
+            ``{"year": {"$gt": 2010}}``, or a ``pyarrow.compute`` expression.
+        params : list or dict, optional
+            Values of the ``?`` or ``:name`` in a filter written as SQL.
         ef_search : int, optional
             Beam width of the graph search (at least k): more finds more and takes longer.
         exact : bool
@@ -307,6 +318,14 @@ class Collection:
             all.
         timeout : float, optional
             Seconds after which the search ends with what it has; ``plan.complete`` is then False.
+        radius : float, optional
+            Greatest distance of a hit.
+        group_by : str, optional
+            Return the best row of each of the `k` nearest groups of rows that agree in this column.
+        after : Hits or ids, optional
+            The page before: its rows, and those of the pages before it, do not come again.
+        query_id : id, optional
+            Search by the vector of this row, instead of `query`; the row itself is no hit.
 
         Returns
         -------
@@ -321,23 +340,25 @@ class Collection:
             A filter that does not fit the columns.
         """
         snapshot = self._store.snapshot
-        queries, single = _batch.as_queries(query, snapshot.schema)
-        k = gather.check_count("k", k, low=1)
-        if ef_search is not None:
-            ef_search = gather.check_count("ef_search", ef_search, low=1)
-        request = execute.Request(
-            queries=queries,
-            k=min(k, max(1, snapshot.rows)),
+        question = ask(
+            snapshot,
+            query,
+            k,
+            where=where,
+            params=params,
             ef_search=ef_search,
             exact=exact,
-            allowed=None if where is None else filters.allowed(where, snapshot),
-            deadline_ns=execute.deadline(timeout),
+            timeout=timeout,
+            radius=radius,
+            group_by=group_by,
+            after=after,
+            query_id=query_id,
         )
-        answer = execute.search(snapshot, request, self._workers)
+        found = answer(snapshot, question, self._workers)
         names = gather.columns_of(select, snapshot.schema, ())
-        if single:
-            return _hits(snapshot, answer, names)
-        return _batch_hits(snapshot, answer, names, k)
+        if question.single:
+            return _hits(snapshot, found, names, question.before)
+        return _batch_hits(snapshot, found, names, found.rows.shape[1] if k is None else k)
 
     def get(
         self, ids: Any, vectors: bool = False, select: str | Sequence[str] | None = None
@@ -571,7 +592,12 @@ class Collection:
         return given
 
 
-def _hits(snapshot: Snapshot, answer: execute.Answer, names: list[str]) -> Hits:
+def _hits(
+    snapshot: Snapshot,
+    answer: execute.Answer,
+    names: list[str],
+    before: npt.NDArray[Any] | None = None,
+) -> Hits:
     parts, rows, distances = answer.parts[0], answer.rows[0], answer.distances[0]
     count = int(np.count_nonzero(rows >= 0))
     parts, rows = parts[:count], rows[:count]
@@ -581,6 +607,7 @@ def _hits(snapshot: Snapshot, answer: execute.Answer, names: list[str]) -> Hits:
         snapshot.schema.metric,
         answer.plan,
         gather.gather(snapshot, parts, rows, names).drop_columns("id") if names else None,
+        before=before,
     )
 
 

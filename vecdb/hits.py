@@ -93,7 +93,25 @@ class Hits(_Answer):
         What the search did.
     """
 
-    __slots__ = ()
+    __slots__ = ("_before",)
+
+    def __init__(
+        self,
+        ids: npt.NDArray[Any],
+        distances: npt.NDArray[np.float32],
+        metric: Metric,
+        plan: Plan,
+        columns: pa.Table | None = None,
+        *,
+        before: npt.NDArray[Any] | None = None,
+    ) -> None:
+        super().__init__(ids, distances, metric, plan, columns)
+        self._before = before
+
+    @property
+    def seen(self) -> npt.NDArray[Any]:
+        """Ids of this page and of those before it: what ``after=`` keeps from coming again."""
+        return self.ids if self._before is None else np.concatenate([self._before, self.ids])
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -76,16 +76,6 @@ class Answer:
     plan: Plan
 
 
-@dataclasses.dataclass(slots=True)
-class _Work:
-    """Counts of the work done so far."""
-
-    visited: int = 0
-    estimated: int = 0
-    computed: int = 0
-    complete: bool = True
-
-
 def deadline(timeout: float | None) -> int:
     """The monotonic clock in ns at which a search of `timeout` seconds must end; 0 for never."""
     if timeout is None:
@@ -104,7 +94,7 @@ def deadline(timeout: float | None) -> int:
 
 def search(snapshot: Snapshot, request: Request, workers: Workers) -> Answer:
     """The `k` nearest of the allowed rows for every query."""
-    work = _Work()
+    run = _Run(snapshot.schema.metric, request, workers)
     allowed = live(snapshot) if request.allowed is None else request.allowed
     found: list[tuple[int, Rows, Distances]] = []
     plans = []
@@ -113,9 +103,7 @@ def search(snapshot: Snapshot, request: Request, workers: Workers) -> Answer:
             continue
         data = part.segment
         choice = choose(data, passing.count, request.k, request.ef_search, exact=request.exact)
-        rows, distances, scanned = _search_part(
-            data, passing, choice, snapshot.schema.metric, request, workers, work
-        )
+        rows, distances, scanned = run.part(data, passing, choice)
         found.append((number, rows, distances))
         plans.append(
             PartPlan(choice.strategy, data.rows, passing.count, choice.ef, scanned, choice.reason)
@@ -128,85 +116,81 @@ def search(snapshot: Snapshot, request: Request, workers: Workers) -> Answer:
         rows=snapshot.rows,
         matching=sum(part.matching for part in plans),
         queries=len(request.queries),
-        visited=work.visited,
-        estimated=work.estimated,
-        computed=work.computed,
-        complete=work.complete,
+        visited=run.visited,
+        estimated=run.estimated,
+        computed=run.computed,
+        complete=run.complete,
         compiled=kernels.ready(),
         parts=tuple(plans),
     )
     return Answer(parts, rows, distances, plan)
 
 
-def _search_part(
-    data: Segment,
-    passing: Allowed,
-    choice: Choice,
-    metric: str,
-    request: Request,
-    workers: Workers,
-    work: _Work,
-) -> tuple[Rows, Distances, int]:
-    """Rows and distances of one part, and how many queries were scanned."""
-    queries = request.queries
-    if choice.strategy == "scan":
-        rows, distances = _scan(data, passing, queries, metric, request, workers, work)
-        return rows, distances, len(queries)
-    from vecdb import graph
+class _Run:
+    """One request on its way through the parts, and the work done so far."""
 
-    assert data.graph is not None
-    found = graph.search(
-        data.graph,
-        data.vectors,
-        queries,
-        request.k,
-        choice.ef,
-        allowed=passing.bits,
-        metric=metric,
-        workers=workers,
-        deadline_ns=request.deadline_ns,
-    )
-    work.visited += int(found.counters[0])
-    work.estimated += int(found.counters[1])
-    work.computed += int(found.counters[2])
-    work.complete &= found.complete
-    rows, distances = found.rows, found.distances
-    short = np.flatnonzero(rows[:, min(request.k, passing.count) - 1] < 0)
-    if not len(short) or not work.complete:
-        return rows, distances, 0
-    rows, distances = rows.copy(), distances.copy()
-    rows[short], distances[short] = _scan(
-        data, passing, queries[short], metric, request, workers, work
-    )
-    return rows, distances, len(short)
+    def __init__(self, metric: str, request: Request, workers: Workers) -> None:
+        self.metric = metric
+        self.request = request
+        self.workers = workers
+        self.visited = self.estimated = self.computed = 0
+        self.complete = True
 
+    def part(self, data: Segment, passing: Allowed, choice: Choice) -> tuple[Rows, Distances, int]:
+        """Rows and distances in one part, and how many queries were scanned."""
+        queries = self.request.queries
+        if choice.strategy == "scan":
+            return *self._scan(data, passing, queries), len(queries)
+        rows, distances = self._walk(data, passing, choice.ef)
+        wanted = min(self.request.k, passing.count)
+        short = np.flatnonzero(rows[:, wanted - 1] < 0)
+        if not len(short) or not self.complete:
+            return rows, distances, 0
+        rows, distances = rows.copy(), distances.copy()
+        rows[short], distances[short] = self._scan(data, passing, queries[short])
+        return rows, distances, len(short)
 
-def _scan(
-    data: Segment,
-    passing: Allowed,
-    queries: npt.NDArray[np.float32],
-    metric: str,
-    request: Request,
-    workers: Workers,
-    work: _Work,
-) -> tuple[Rows, Distances]:
-    if kernels.ready():
-        from vecdb.kernels.scan import scan
-    else:
-        from vecdb.kernels.reference import scan
-    rows, distances, complete = scan(
-        data.vectors,
-        queries,
-        request.k,
-        metric,
-        allowed=passing.bits,
-        workers=workers,
-        deadline_ns=request.deadline_ns,
-    )
-    work.visited += passing.count * len(queries)
-    work.computed += passing.count * len(queries)
-    work.complete &= complete
-    return rows, distances
+    def _walk(self, data: Segment, passing: Allowed, ef: int) -> tuple[Rows, Distances]:
+        from vecdb import graph
+
+        assert data.graph is not None
+        found = graph.search(
+            data.graph,
+            data.vectors,
+            self.request.queries,
+            self.request.k,
+            ef,
+            allowed=passing.bits,
+            metric=self.metric,
+            workers=self.workers,
+            deadline_ns=self.request.deadline_ns,
+        )
+        self.visited += int(found.counters[0])
+        self.estimated += int(found.counters[1])
+        self.computed += int(found.counters[2])
+        self.complete &= found.complete
+        return found.rows, found.distances
+
+    def _scan(
+        self, data: Segment, passing: Allowed, queries: npt.NDArray[np.float32]
+    ) -> tuple[Rows, Distances]:
+        if kernels.ready():
+            from vecdb.kernels.scan import scan
+        else:
+            from vecdb.kernels.reference import scan
+        rows, distances, complete = scan(
+            data.vectors,
+            queries,
+            self.request.k,
+            self.metric,
+            allowed=passing.bits,
+            workers=self.workers,
+            deadline_ns=self.request.deadline_ns,
+        )
+        self.visited += passing.count * len(queries)
+        self.computed += passing.count * len(queries)
+        self.complete &= complete
+        return rows, distances
 
 
 def _merge(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vecdb.segment import Segment
     from vecdb.store import Part, Snapshot
 
-__all__ = ["Allowed", "allowed", "live", "without"]
+__all__ = ["Allowed", "allowed", "allowed_by", "live", "without"]
 
 CACHE_BYTES = 256 << 20  # of masks and codes, in this process
 
@@ -63,7 +63,11 @@ def allowed(where: Any, snapshot: Snapshot, params: Params = None) -> list[Allow
     """
     if where is None:
         return live(snapshot)
-    expr = parse(where, snapshot.schema, params)
+    return allowed_by(parse(where, snapshot.schema, params), snapshot)
+
+
+def allowed_by(expr: Expr, snapshot: Snapshot) -> list[Allowed]:
+    """As :func:`allowed`, of a bound filter."""
     textual = snapshot.schema.ids == "string"
     return [_allowed_part(expr, part, textual) for part in snapshot.parts]
 

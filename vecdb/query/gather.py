@@ -75,7 +75,8 @@ def gather(
         return table
     inverse = np.empty(len(order), np.int64)
     inverse[order] = np.arange(len(order))
-    return table.take(pa.array(inverse))
+    order_back: Any = pa.array(inverse)
+    return table.take(order_back)
 
 
 def ids(

@@ -100,6 +100,15 @@ class Plan:
         """Whether every row that matches was compared with every query."""
         return self.complete and all(part.scanned == self.queries for part in self.parts)
 
+    def after(self, earlier: Plan) -> Plan:
+        """This plan with the work of an earlier round of the same search added."""
+        return dataclasses.replace(
+            self,
+            visited=self.visited + earlier.visited,
+            estimated=self.estimated + earlier.estimated,
+            computed=self.computed + earlier.computed,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain Python values."""
         summary = {
