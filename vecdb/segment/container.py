@@ -154,19 +154,29 @@ class Container:
         if name in self._verified:
             return
         section = self._section(name)
+        bad = self.bad_blocks(name)
+        if bad:
+            first = section.offset + bad[0] * f.BLOCK
+            raise self.damaged(
+                f"section {name!r} as it was written",
+                f"changed bytes in {len(bad)} of {section.blocks} blocks, the first at {first}",
+            )
+        self._verified.add(name)
+
+    def bad_blocks(self, name: str) -> list[int]:
+        """Numbers of the blocks of a section whose bytes have changed; all of them when their
+        hashes have."""
+        section = self._section(name)
         stored = self.mapping.array(section.hashes, "<u8", (section.blocks,))
         if xxhash.xxh3_64_intdigest(stored.data) != section.hash:
-            raise self.damaged(f"the block hashes of {name!r}", "changed bytes")
+            return list(range(max(section.blocks, 1)))
         data = self.mapping.array(section.offset, np.uint8, (section.length,)).data
-        for block, digest in enumerate(stored):
-            start = block * f.BLOCK
-            if xxhash.xxh3_64_intdigest(data[start : start + f.BLOCK]) != digest:
-                raise self.damaged(
-                    f"section {name!r} as it was written",
-                    f"changed bytes at {section.offset + start} to "
-                    f"{section.offset + min(start + f.BLOCK, section.length)}",
-                )
-        self._verified.add(name)
+        starts = range(0, section.length, f.BLOCK)
+        return [
+            block
+            for block, (start, digest) in enumerate(zip(starts, stored.tolist(), strict=True))
+            if xxhash.xxh3_64_intdigest(data[start : start + f.BLOCK]) != digest
+        ]
 
     def problems(self) -> list[str]:
         """What a full check of every section finds; empty when the file is whole."""

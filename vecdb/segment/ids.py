@@ -171,10 +171,12 @@ def row_hashes(ids: IdColumn) -> npt.NDArray[np.uint64]:
 def write_ids(
     writer: ContainerWriter, ids: Any, hashes: npt.NDArray[np.uint64] | None = None
 ) -> dict[str, Any]:
-    """Write the sections for `ids` (int64 array or StringArray) and return their meta.
+    """Write the sections for `ids` (int64 array, range or StringArray) and return their meta.
 
-    Takes 16 bytes a row beside the ids themselves for sorting.
+    Takes 16 bytes a row beside the ids themselves for sorting; a range takes nothing.
     """
+    if isinstance(ids, range):
+        return {"kind": "range", "first": ids.start}
     if not isinstance(ids, np.ndarray):
         return _write_texts(writer, ids, hashes)
     if len(ids) and bool(np.all(ids[1:] - ids[:-1] == 1)):

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from vecdb.segment import format as f
+from vecdb.segment.sparse import little_endian
 from vecdb.segment.writer import ContainerWriter
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def write_index(directory: Directory, name: str, header: f.Header, graph: Graph)
     try:
         described = {}
         for key, array in graph.arrays.items():
-            little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+            little = little_endian(array, array.dtype)
             writer.add(key, little, f.PAGE)
             described[key] = [little.dtype.str, list(little.shape)]
         return writer.finish({"rows": graph.rows, "arrays": described, "graph": graph.meta})

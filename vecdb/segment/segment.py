@@ -14,6 +14,7 @@ from vecdb.segment import format as f
 from vecdb.segment.columns import BlockStats, nulls, open_column, open_stats, write_column
 from vecdb.segment.ids import IdColumn, open_ids, write_ids
 from vecdb.segment.index import open_graph
+from vecdb.segment.sparse import little_endian
 from vecdb.segment.writer import ContainerWriter
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vecdb.schema import Schema
     from vecdb.segment.container import Container
     from vecdb.segment.fs import Directory
+    from vecdb.segment.sparse import Sparse
 
 __all__ = ["Segment", "write_segment"]
 
@@ -227,7 +229,7 @@ def write_segment(
     schema: Schema,
     rows: int,
     *,
-    vectors: Iterable[npt.NDArray[Any]],
+    vectors: Iterable[npt.NDArray[Any] | Sparse],
     ids: Any,
     column: Callable[[str], pa.Array[Any]],
     hashes: npt.NDArray[np.uint64] | None = None,
@@ -236,9 +238,9 @@ def write_segment(
 
     Parameters
     ----------
-    vectors : iterable of ndarray
+    vectors : iterable of ndarray or Sparse
         Blocks of (n, dim) rows in order, `rows` in all.
-    ids : ndarray or pyarrow.StringArray
+    ids : ndarray, range or pyarrow.StringArray
         (rows,) int64 or text.
     column : callable
         Gives a whole metadata column, (rows,), by name; called once for each.
@@ -249,11 +251,12 @@ def write_segment(
     try:
         writer.begin("vectors", f.PAGE)
         for block in vectors:
-            writer.write(np.ascontiguousarray(block, np.dtype(schema.dtype).newbyteorder("<")))
+            writer.write(little_endian(block, np.dtype(schema.dtype)))
         meta: dict[str, Any] = {
             "rows": rows,
             "dim": schema.dim,
             "dtype": schema.dtype,
+            "schema": schema.to_json(),  # so that a store without a manifest can be repaired
             "ids": write_ids(writer, ids, hashes),
         }
         names = [] if schema.columns is None else schema.columns.names

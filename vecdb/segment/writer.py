@@ -9,6 +9,7 @@ import numpy as np
 import xxhash
 
 from vecdb.segment import format as f
+from vecdb.segment.sparse import Sparse
 
 if TYPE_CHECKING:
     from vecdb.segment.fs import Directory
@@ -36,7 +37,7 @@ class ContainerWriter:
         self._file.write(header.pack())
 
     def add(self, name: str, data: Any, align: int = f.ALIGN) -> None:
-        """A whole section from one buffer or C-contiguous array."""
+        """A whole section in one piece, see :meth:`write`."""
         self.begin(name, align)
         self.write(data)
 
@@ -50,7 +51,14 @@ class ContainerWriter:
         self._hashes.append([])
 
     def write(self, data: Any) -> None:
-        """Append to the current section."""
+        """Append a buffer, a C-contiguous array or a :class:`Sparse` one to the section."""
+        if isinstance(data, Sparse):
+            for piece in data.pieces():
+                if isinstance(piece, int):
+                    self.skip(piece)
+                else:
+                    self.write(piece)
+            return
         if isinstance(data, np.ndarray):
             data = data.reshape(-1).view(np.uint8)
         view = memoryview(data).cast("B")

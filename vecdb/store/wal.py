@@ -170,19 +170,38 @@ class WalReader:
         CorruptionError
             When a later record stands among them: these are no leftovers of a torn write.
         """
-        tail = fs.read_at(self._fd, self.position, max(self.length() - self.position, 0))
+        tail = self._tail()
         if not tail.strip(b"\0"):
             return b""
+        if self._next_in(tail) is not None:
+            raise CorruptionError(
+                describe(str(self.path), expected=f"record {self.sequence + 1} at byte "
+                         f"{self.position}", got="damaged bytes before later records",
+                         fix="restore it from a backup, or run `python -m vecdb repair`")
+            )  # fmt: skip
+        return tail
+
+    def salvage(self) -> Iterator[WalRecord]:
+        """Every valid record, also those behind damaged ones."""
+        while True:
+            yield from self.records()
+            found = self._next_in(self._tail())
+            if found is None:
+                return
+            self.position, self.sequence = found
+
+    def _tail(self) -> bytes:
+        return fs.read_at(self._fd, self.position, max(self.length() - self.position, 0))
+
+    def _next_in(self, tail: bytes) -> tuple[int, int] | None:
+        """Where in the bytes from `position` on a valid record begins, and the number before it."""
         place = tail.find(_MAGIC_BYTES)
         while place >= 0:
-            if self._record_at(self.position + place, None) is not None:
-                raise CorruptionError(
-                    describe(str(self.path), expected=f"record {self.sequence + 1} at byte "
-                             f"{self.position}", got="damaged bytes before later records",
-                             fix="restore it from a backup, or run `python -m vecdb repair`")
-                )  # fmt: skip
+            record = self._record_at(self.position + place, None)
+            if record is not None:
+                return self.position + place, record.sequence - 1
             place = tail.find(_MAGIC_BYTES, place + 1)
-        return tail
+        return None
 
     def length(self) -> int:
         """Bytes in the file now."""

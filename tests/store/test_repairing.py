@@ -1,0 +1,151 @@
+"""verify and repair: they name what is lost, keep the rest, and never touch the damaged store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vecdb.errors import CorruptionError, ExistsError, NotFoundError
+from vecdb.store import Store, repair, verify
+
+
+def damage(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+def mended(lab: Any, target: Path) -> tuple[dict[str, Any], dict[Any, Any]]:
+    """The report of a repair, and what the new store holds; the old one must not change."""
+    before = {path.name: path.read_bytes() for path in lab.folder.iterdir()}
+    report = repair(lab.folder, target)
+    assert {path.name: path.read_bytes() for path in lab.folder.iterdir()} == before
+    store = Store.open(target, workers=lab.workers, verify="full")
+    contents = lab.contents(store)
+    store.close()
+    assert report["ok"]
+    assert report["rows"] == len(contents)
+    return report, contents
+
+
+@pytest.fixture
+def expected(lab: Any) -> dict[Any, Any]:
+    """A store of two segments, one with deleted rows, and a log with three records."""
+    store = lab.create()
+    store._background.stop()
+    store.append(lab.batch(range(100)))
+    store.flush()
+    store.append(lab.batch(range(100, 200)))
+    store.delete(np.arange(50, 60))
+    store.flush()
+    store.append(lab.batch(range(200, 210)))
+    store.append(lab.batch([5], shift=0.5), replace=True)
+    store.delete(np.array([205]))
+    contents: dict[Any, Any] = lab.contents(store)
+    lab.crash(store)
+    return contents
+
+
+def test_a_whole_store_passes_and_is_copied_as_it_is(
+    lab: Any, tmp_path: Path, expected: dict[Any, Any]
+) -> None:
+    report = verify(lab.folder)
+    assert report["ok"]
+    assert report["problems"] == []
+    assert report["rows"] == 190
+    report, contents = mended(lab, tmp_path / "new")
+    assert contents == expected
+    assert report["problems"] == []
+
+
+def test_every_file_that_is_damaged_is_named(
+    lab: Any, tmp_path: Path, expected: dict[Any, Any]
+) -> None:
+    for path in sorted(lab.folder.iterdir()):
+        if path.name == "LOCK":
+            continue
+        whole = path.read_bytes()
+        for content in (whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:], whole[: len(whole) // 2]):
+            path.write_bytes(content)
+            report = verify(lab.folder)
+            if path.name.startswith("wal"):  # the end of a log may be torn
+                assert report["torn_bytes"]
+            else:
+                assert not report["ok"]
+                assert any(path.name in problem for problem in report["problems"])
+        path.write_bytes(whole)
+    assert verify(lab.folder)["ok"]
+
+
+def test_damaged_vectors_cost_their_block_and_nothing_else(lab: Any, tmp_path: Path) -> None:
+    rows = 3 * 2**20 // 64  # three blocks of 1 MiB
+    store = lab.create()
+    store.append(lab.batch(range(rows)))
+    store.close()
+    damage(lab.file("seg"), 4096 + 2**20 + 77)
+    report, contents = mended(lab, tmp_path / "new")
+    third = rows // 3
+    assert set(contents) == set(range(third)) | set(range(2 * third, rows))
+    assert f"{third} rows" in report["problems"][0]
+
+
+def test_a_damaged_column_reads_null(lab: Any, tmp_path: Path) -> None:
+    store = lab.create()
+    store.append(lab.batch(range(100)))
+    store.close()
+    path = lab.file("seg")
+    damage(path, path.read_bytes().index(b"1 0.02 0.0"))
+    report, contents = mended(lab, tmp_path / "new")
+    assert len(contents) == 100
+    assert {text for _, text in contents.values()} == {None}
+    assert "'text'" in report["problems"][0]
+
+
+def test_without_a_manifest_rows_come_from_the_segments(
+    lab: Any, tmp_path: Path, expected: dict[Any, Any]
+) -> None:
+    lab.file("MANIFEST").unlink()
+    with pytest.raises(NotFoundError):
+        lab.open()
+    report = verify(lab.folder)
+    assert not report["ok"]
+    _, contents = mended(lab, tmp_path / "new")
+    assert contents == expected
+
+
+def test_records_behind_a_damaged_one_are_kept(
+    lab: Any, tmp_path: Path, expected: dict[Any, Any]
+) -> None:
+    path = lab.file("wal")
+    damage(path, 150)
+    with pytest.raises(CorruptionError):
+        lab.open("w")
+    assert not verify(lab.folder)["ok"]
+    report, contents = mended(lab, tmp_path / "new")
+    assert set(contents) == set(expected) - set(range(200, 210))
+    assert contents[5] == expected[5]
+    assert path.name in report["problems"][0]
+
+
+def test_a_missing_segment_costs_its_rows(
+    lab: Any, tmp_path: Path, expected: dict[Any, Any]
+) -> None:
+    (lab.folder / lab.files("seg")[1]).unlink()
+    report, contents = mended(lab, tmp_path / "new")
+    assert set(contents) == set(expected) - set(range(100, 200))
+    assert "100 rows" in report["problems"][0]
+
+
+def test_what_is_no_store_or_no_free_place_is_refused(
+    lab: Any, tmp_path: Path, expected: dict[Any, Any]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NotFoundError):
+        verify(tmp_path / "empty")
+    with pytest.raises(NotFoundError):
+        repair(tmp_path / "empty", tmp_path / "new")
+    with pytest.raises(ExistsError):
+        repair(lab.folder, lab.folder)

@@ -1,0 +1,291 @@
+"""Copies what can be kept of a damaged store into a new one; the damaged one is only read.
+
+What is kept, in the order in which it is tried:
+
+- without a readable manifest, every segment file that is whole enough to say what it holds; rows
+  that stand in two of them are taken from the younger one, and rows may come back whose deletion
+  stood in the lost manifest alone;
+- of a segment with damaged vectors, the rows outside the damaged blocks of 1 MiB;
+- of a segment with a damaged metadata column, the rows with null in that column;
+- of a damaged log, every record that is whole, also behind the damage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vecdb.batch import Batch
+from vecdb.errors import CorruptionError, NotFoundError, StorageError, VecdbError, describe
+from vecdb.schema import Schema
+from vecdb.segment import Segment, bitmap
+from vecdb.segment.columns import nulls
+from vecdb.segment.container import Container
+from vecdb.segment.format import BLOCK, Kind
+from vecdb.segment.fs import Directory
+from vecdb.store import names, record
+from vecdb.store.manifest import Manifest, read_manifest
+from vecdb.store.record import Delete, NewSchema
+from vecdb.store.store import Store
+from vecdb.store.wal import WalReader
+from vecdb.workers import Workers
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["repair"]
+
+_CHUNK_BYTES = 256 << 20  # of vectors copied at a time
+
+
+@dataclasses.dataclass
+class _Source:
+    """A segment of the damaged store."""
+
+    segment: Segment
+    live: npt.NDArray[np.uint8] | None
+    name: str
+
+
+class _Repair:
+    """One run; collects what is lost."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.directory = Directory(path)
+        self.problems: list[str] = []
+
+    def lose(self, error: object, what: str) -> None:
+        """Note a loss."""
+        self.problems.append(f"{error} (lost: {what})")
+
+    # -- finding ---------------------------------------------------------------------------------
+
+    def manifest(self) -> Manifest | None:
+        """The newest manifest that can be read."""
+        numbers = (names.number_of(name, "MANIFEST") for name in self.directory.names())
+        for generation in sorted((n for n in numbers if n is not None), reverse=True):
+            try:
+                return read_manifest(self.directory, generation)
+            except CorruptionError as error:
+                self.lose(error, "what this generation changed")
+        return None
+
+    def named_sources(self, manifest: Manifest) -> Iterator[_Source]:
+        """The segments that the manifest names."""
+        for entry in manifest.segments:
+            name = names.container(Kind.SEGMENT, entry.file.id)
+            try:
+                container = Container(self.directory, name, Kind.SEGMENT, manifest.uuid, entry.file)
+            except (CorruptionError, StorageError) as error:
+                self.lose(error, f"{entry.live} rows")
+                continue
+            live = None
+            if entry.deletes is not None:
+                live = self.live(manifest.uuid, entry.deletes.id, entry.file.id, entry.rows)
+            yield _Source(Segment(container, manifest.schema, entry.rows), live, name)
+
+    def loose_sources(self) -> Iterator[_Source]:
+        """Every segment file of the folder, oldest first, without a manifest to go by."""
+        deletes: dict[int, int] = {}
+        for number in self._numbers("del"):
+            try:
+                found = self._open(Kind.TOMBSTONES, number)
+                deletes[found.segment] = number
+            except (CorruptionError, StorageError) as error:
+                self.lose(error, "which rows of a segment are deleted")
+        for number in self._numbers("seg"):
+            name = names.container(Kind.SEGMENT, number)
+            try:
+                container = self._open(Kind.SEGMENT, number)
+                schema = Schema.from_json(container.meta["schema"])
+                rows = container.meta["rows"]
+                if not isinstance(rows, int) or rows < 0:
+                    raise container.damaged("a number of rows", rows)
+            except (VecdbError, KeyError, TypeError) as error:
+                self.lose(error, f"the rows of {name}")
+                continue
+            live = None
+            if number in deletes:
+                live = self.live(_uuid(self.directory, name), deletes[number], number, rows)
+            yield _Source(Segment(container, schema, rows), live, name)
+
+    def live(
+        self, store: bytes, number: int, segment: int, rows: int
+    ) -> npt.NDArray[np.uint8] | None:
+        """The bitmap of a segment's live rows; None, all of them, when it is damaged."""
+        name = names.container(Kind.TOMBSTONES, number)
+        try:
+            container = Container(self.directory, name, Kind.TOMBSTONES, store)
+            live = container.array("live", np.uint8, (bitmap.nbytes(rows),))
+            return live & bitmap.all_live(rows)
+        except (CorruptionError, StorageError) as error:
+            self.lose(error, f"which rows of segment {segment} are deleted: they are back")
+            return None
+
+    # -- copying ---------------------------------------------------------------------------------
+
+    def batches(self, source: _Source) -> Iterator[Batch]:
+        """The rows of a segment that can be kept."""
+        segment = source.segment
+        try:
+            vectors, ids = segment.vectors, segment.ids
+            bad = segment.files[0].bad_blocks("vectors")
+        except CorruptionError as error:
+            self.lose(error, f"{segment.rows} rows")
+            return
+        keep = np.ones(segment.rows, np.bool_)
+        if source.live is not None:
+            keep[:] = False
+            keep[bitmap.rows_of(source.live)] = True
+        width = segment.schema.dim * vectors.itemsize
+        for block in bad:
+            keep[block * BLOCK // width : -(-(block + 1) * BLOCK // width)] = False
+        if bad:
+            self.lose(f"{source.name}: {len(bad)} damaged blocks of vectors",
+                      f"{segment.rows - int(keep.sum())} rows, deleted ones included")  # fmt: skip
+        rows = np.flatnonzero(keep)
+        columns = self.columns(source)
+        step = max(1, _CHUNK_BYTES // width)
+        for start in range(0, len(rows), step):
+            chosen = rows[start : start + step]
+            yield Batch(ids.get(chosen), vectors[chosen], _metadata(segment, columns, chosen))
+
+    def columns(self, source: _Source) -> dict[str, Any]:
+        """The metadata columns of a segment, null where they are damaged."""
+        found = {}
+        for field in source.segment.columns:
+            try:
+                found[field.name] = source.segment.column(field.name)
+            except CorruptionError as error:
+                self.lose(error, f"the values of column {field.name!r}")
+                found[field.name] = nulls(source.segment.rows, field.type)
+        return found
+
+    def replay(self, store: Store, manifest: Manifest | None) -> None:
+        """Apply every whole record of the logs."""
+        first = 0 if manifest is None else manifest.wal
+        for number in self._numbers("wal"):
+            if number < first:
+                continue
+            try:
+                log = WalReader(self.directory, number, _log_uuid(self.directory, number))
+            except (CorruptionError, StorageError) as error:
+                self.lose(error, "every write in this log")
+                continue
+            last = log.first - 1
+            for entry in log.salvage():
+                if entry.sequence != last + 1:
+                    self.lose(f"{log.path}: damaged records", f"{last + 1} to {entry.sequence - 1}")
+                last = entry.sequence
+                try:
+                    _apply(store, record.decode(entry.kind, entry.payload, store.schema))
+                except (ValueError, VecdbError) as error:
+                    self.lose(f"{log.path}: record {last}: {error}", "this write")
+
+    def _numbers(self, kind: str) -> list[int]:
+        found = (names.number_of(name, kind) for name in self.directory.names())
+        return sorted(number for number in found if number is not None)
+
+    def _open(self, kind: Kind, number: int) -> Container:
+        name = names.container(kind, number)
+        return Container(self.directory, name, kind, _uuid(self.directory, name))
+
+
+def repair(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict[str, Any]:
+    """Copy what can be kept of the store at `path` into a new store at `target`.
+
+    Returns
+    -------
+    dict
+        ``ok``: the new store opens, every byte of it is right and its rows are found by id;
+        ``rows`` in it; ``problems``: one sentence for each loss, naming the file.
+
+    Raises
+    ------
+    NotFoundError
+        Nothing at `path` says what the collection holds.
+    ExistsError
+        There is something at `target` already.
+    """
+    run = _Repair(path)
+    manifest = run.manifest()
+    sources = list(run.loose_sources() if manifest is None else run.named_sources(manifest))
+    if manifest is None and not sources:
+        raise NotFoundError(
+            describe(str(path), expected="a manifest or a segment that can be read", got="neither",
+                     fix="restore the collection from a backup")
+        )  # fmt: skip
+    schema = sources[-1].segment.schema if manifest is None else manifest.schema
+    workers = Workers(1)
+    store = Store.create(target, schema, workers=workers)
+    try:
+        for source in sources:
+            for batch in run.batches(source):
+                store.append(batch, replace=True)
+        run.replay(store, manifest)
+    finally:
+        store.close()
+    return {
+        "ok": _sound(Path(target), workers),
+        "problems": run.problems,
+        **_count(target, workers),
+    }
+
+
+def _apply(store: Store, change: record.Put | Delete | NewSchema) -> None:
+    if isinstance(change, NewSchema):
+        known = set() if store.schema.columns is None else set(store.schema.columns.names)
+        added = [field for field in change.schema.columns or [] if field.name not in known]
+        if added:
+            import pyarrow as pa
+
+            store.add_columns(pa.schema(added))
+    elif isinstance(change, Delete):
+        store.delete(change.ids)
+    elif len(change.ids):
+        store.append(Batch(change.ids, change.vectors, change.metadata), replace=True)
+
+
+def _metadata(segment: Segment, columns: dict[str, Any], rows: npt.NDArray[np.int64]) -> Any:
+    import pyarrow as pa
+
+    if not columns:
+        return None
+    arrays = [column.take(pa.array(rows)) for column in columns.values()]
+    return pa.RecordBatch.from_arrays(arrays, schema=segment.columns)
+
+
+def _uuid(directory: Directory, name: str) -> bytes:
+    """The store that a container file says it belongs to."""
+    return directory.read(name, 16, 16)
+
+
+def _log_uuid(directory: Directory, number: int) -> bytes:
+    return directory.read(names.wal(number), 16, 16)
+
+
+def _sound(target: Path, workers: Workers) -> bool:
+    """Whether the new store opens, is whole, and finds its own rows."""
+    store = Store.open(target, workers=workers, verify="full")
+    try:
+        for number, part in enumerate(store.snapshot.parts):
+            rows = np.arange(min(part.data.rows, 1000))
+            parts, found = store.snapshot.find(part.data.ids.get(rows))
+            if not ((parts == number) & (found == rows)).all():
+                return False
+        return True
+    finally:
+        store.close()
+
+
+def _count(target: str | os.PathLike[str], workers: Workers) -> dict[str, int]:
+    store = Store.open(target, workers=workers)
+    rows = store.snapshot.rows
+    store.close()
+    workers.close()
+    return {"rows": rows}

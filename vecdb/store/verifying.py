@@ -1,0 +1,132 @@
+"""Reads and checks every byte of a store, also of one that refuses to open."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+from vecdb.errors import CorruptionError, NotFoundError, StorageError, VersionError, describe
+from vecdb.segment import Segment
+from vecdb.segment.container import Container
+from vecdb.segment.format import FileInfo, Kind
+from vecdb.segment.fs import Directory
+from vecdb.store import names
+from vecdb.store.loading import apply_records, open_next_log
+from vecdb.store.manifest import Manifest, SegmentEntry, newest_generation, read_manifest
+from vecdb.store.state import State
+from vecdb.store.wal import WalReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["verify"]
+
+_TRIES = 100  # generations that may go by while one is being read
+
+
+def verify(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Check a store without changing it; a writer may go on meanwhile.
+
+    Returns
+    -------
+    dict
+        ``ok``; ``generation``; ``rows`` that the segments hold by the manifest; ``files`` and
+        ``bytes`` that were read; ``problems``: one sentence for each damaged file, naming the
+        file and what is lost with it; ``torn_bytes``: the end of a write that was never
+        acknowledged, which is no damage.
+
+    Raises
+    ------
+    NotFoundError
+        There is no store at `path`.
+    VersionError
+        The store was written by a newer vecdb.
+    """
+    directory = Directory(path)
+    for _ in range(_TRIES):
+        generation = newest_generation(directory)
+        if generation == 0 and not any(names.is_own(name) for name in directory.names()):
+            raise NotFoundError(
+                describe(str(path), expected="a vecdb collection", got="other files or none",
+                         fix="check the path")
+            )  # fmt: skip
+        report = _report(directory, generation)
+        if report["ok"] or newest_generation(directory) == generation:
+            return report
+    raise StorageError(errno.EAGAIN, f"{path} changes faster than it can be read")
+
+
+def _report(directory: Directory, generation: int) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "ok": False, "generation": generation, "rows": 0, "files": 1, "bytes": 0,
+        "torn_bytes": 0, "problems": [],
+    }  # fmt: skip
+    problems = report["problems"]
+    try:
+        if generation == 0:
+            raise CorruptionError(f"{directory.path}: there is no manifest")
+        manifest = read_manifest(directory, generation)
+    except (CorruptionError, NotFoundError) as error:
+        problems.append(f"{error} (lost: which files belong to the collection)")
+        return report
+    report["bytes"] = directory.size(names.manifest(generation))
+    for entry in manifest.segments:
+        report["rows"] += entry.live
+        for kind, info in files_of_entry(entry):
+            report["files"] += 1
+            report["bytes"] += info.length
+            problems.extend(_file_problems(directory, manifest, entry, kind, info))
+    _check_logs(directory, manifest, report)
+    report["ok"] = not problems
+    return report
+
+
+def files_of_entry(entry: SegmentEntry) -> Iterator[tuple[Kind, FileInfo]]:
+    """The files that a segment's entry of the manifest names."""
+    yield Kind.SEGMENT, entry.file
+    if entry.index is not None:
+        yield Kind.INDEX, entry.index
+    if entry.deletes is not None:
+        yield Kind.TOMBSTONES, entry.deletes
+
+
+def _file_problems(
+    directory: Directory, manifest: Manifest, entry: SegmentEntry, kind: Kind, info: FileInfo
+) -> list[str]:
+    lost = {
+        Kind.SEGMENT: f"up to {entry.live} rows",
+        Kind.INDEX: "nothing: the index is rebuilt by the next writer",
+        Kind.TOMBSTONES: f"which {entry.rows - entry.live} rows are deleted",
+    }[kind]
+    try:
+        container = Container(directory, names.container(kind, info.id), kind, manifest.uuid, info)
+        if kind is Kind.SEGMENT:
+            found = Segment(container, manifest.schema, entry.rows).verify()
+        else:
+            found = container.problems()
+    except VersionError:
+        raise
+    except (CorruptionError, StorageError) as error:
+        found = [str(error)]
+    return [f"{problem} (lost: {lost})" for problem in found]
+
+
+def _check_logs(directory: Directory, manifest: Manifest, report: dict[str, Any]) -> None:
+    """Read every record of the logs, as opening the store would."""
+    state = State(manifest, ())
+    try:
+        log: WalReader | None = WalReader(directory, manifest.wal, manifest.uuid)
+        while log is not None:
+            report["files"] += 1
+            report["bytes"] += log.length()
+            if log.first != state.sequence + 1:
+                raise CorruptionError(f"{log.path}: records before {log.first} are missing")
+            apply_records(state, log)
+            report["torn_bytes"] += len(log.torn())
+            following = open_next_log(directory, manifest, log)
+            if following is not None:
+                state.start_memtable(following.number)
+            log = following
+    except (CorruptionError, StorageError) as error:
+        report["problems"].append(f"{error} (lost: writes after record {state.sequence})")
