@@ -62,7 +62,7 @@ class RangeIds:
         return np.where((rows >= 0) & (rows < self.rows), rows, -1)
 
     def all(self) -> npt.NDArray[np.int64]:
-        return np.arange(self.first, self.first + self.rows, dtype=np.int64)
+        return np.arange(self.rows, dtype=np.int64) + self.first
 
 
 class IntIds:
@@ -210,7 +210,7 @@ def open_ids(container: Container, rows: int) -> IdColumn:
     kind = meta.get("kind")
     if kind == "range":
         first = meta.get("first")
-        if not isinstance(first, int) or not 0 <= first <= 2**63 - 1 - rows:
+        if not isinstance(first, int) or not 0 <= first <= 2**63 - rows:
             raise container.damaged("ids of 63 bits", repr(first)[:40])
         return RangeIds(first, rows)
     if kind == "ascending":
