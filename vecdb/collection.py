@@ -6,6 +6,7 @@ into :class:`~vecdb.hits.Hits` and Arrow tables. It holds no data and no locks o
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -20,6 +21,10 @@ from vecdb.metadata import as_metadata
 from vecdb.progress import bar
 from vecdb.query import execute, filters, gather
 from vecdb.query.ask import answer, ask
+from vecdb.query.neighbours import Duplicates, KnnGraph, knn_graph, near_duplicates, vectors_of
+from vecdb.query.parse import parse
+from vecdb.query.recall import Recall, measure, sample_rows
+from vecdb.query.why import Why, why
 from vecdb.schema import (
     Hnsw,
     IdType,
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+    from vecdb.query.plan import Plan
     from vecdb.query.sql import Params
 
 __all__ = ["Collection", "create", "open"]
@@ -360,6 +366,134 @@ class Collection:
             return _hits(snapshot, found, names, question.before)
         return _batch_hits(snapshot, found, names, found.rows.shape[1] if k is None else k)
 
+    def explain(self, query: Any, k: int = 10, **asked: Any) -> Plan:
+        """Search, and tell how: the plan, part by part, with the reason for each choice.
+
+        Parameters are those of :meth:`search`; ``print(col.explain(query, where=...))`` is meant
+        for people, its fields and ``to_dict()`` for programs.
+        """
+        plan: Plan = self.search(query, k, **asked).plan
+        return plan
+
+    def recall(
+        self,
+        k: int = 10,
+        sample: int = 200,
+        where: Any = None,
+        *,
+        queries: Any = None,
+        params: Params = None,
+        ef_search: int | None = None,
+        seed: int = 0,
+    ) -> Recall:
+        """Measure recall at `k` against exact search, on these rows and this filter.
+
+        Parameters
+        ----------
+        k : int
+            Neighbours asked for.
+        sample : int
+            Number of stored rows that are drawn as queries; a row is no hit of its own.
+        where, params, ef_search
+            As in :meth:`search`; the sample is drawn from the rows that pass.
+        queries : array_like, optional
+            (n, dim) queries of your own instead of a sample: the better measure, since stored rows
+            are a little easier to find than new queries.
+        seed : int
+            Of the sample.
+
+        Returns
+        -------
+        Recall
+            Mean, 95 % interval, worst query, and the latencies of both searches.
+        """
+        snapshot = self._store.snapshot
+        allowed = None if where is None else filters.allowed(where, snapshot, params)
+        itself = None
+        if queries is None:
+            count = gather.check_count("sample", sample, low=1)
+            itself = sample_rows(snapshot, allowed, count, seed)
+            queries = vectors_of(snapshot, *itself)
+        question = ask(snapshot, queries, k, ef_search=ef_search)
+        request = dataclasses.replace(question.request, allowed=allowed)
+        return measure(snapshot, request, self._workers, itself=itself)
+
+    def why(self, query: Any, id: Any, k: int = 10, **asked: Any) -> Why:  # noqa: A002
+        """Why the row `id` is, or is not, in the answer to a search.
+
+        Parameters
+        ----------
+        query, k
+            As in :meth:`search`, with one query; so are `where`, `params`, `ef_search`, `exact`
+            and `radius`.
+        id : int or str
+            The row in question.
+
+        Returns
+        -------
+        Why
+            The true rank and distance, and the reason: found, absent, deleted, filtered out (by
+            which conditions), beyond k, missed by the graph (and which ``ef_search`` finds it), or
+            unreachable.
+        """
+        snapshot = self._store.snapshot
+        ids = _batch.as_ids(id, snapshot.schema, "id")
+        question = ask(snapshot, query, k, **asked)
+        if len(ids) != 1 or not question.single:
+            raise ArgumentError(
+                describe(
+                    "why",
+                    expected="one query and one id",
+                    got=f"{len(question.request.queries)} queries and {len(ids)} ids",
+                    fix="call it for each of them",
+                )
+            )
+        where = asked.get("where")
+        bound = None if where is None else parse(where, snapshot.schema, asked.get("params"))
+        return why(snapshot, question.request, self._workers, ids, bound)
+
+    def knn_graph(
+        self,
+        k: int = 10,
+        *,
+        where: Any = None,
+        ef_search: int | None = None,
+        progress: bool = False,
+    ) -> KnnGraph:
+        """The `k` nearest other rows of every row (that passes the filter), in CSR form.
+
+        Returns
+        -------
+        KnnGraph
+            ``ids``, ``indptr``, ``indices``, ``distances``, ``to_arrow()``, and a measured
+            ``recall``. For SciPy: ``csr_array((g.distances, g.indices, g.indptr))``.
+        """
+        snapshot = self._store.snapshot
+        with bar(progress, "knn_graph") as report:
+            request = self._all_rows(snapshot, k, where, ef_search, np.inf)
+            return knn_graph(snapshot, request, self._workers, report)
+
+    def near_duplicates(
+        self,
+        threshold: float,
+        *,
+        where: Any = None,
+        ef_search: int | None = None,
+        progress: bool = False,
+    ) -> Duplicates:
+        """All pairs of rows (that pass the filter) whose distance is at most `threshold`.
+
+        Returns
+        -------
+        Duplicates
+            ``pairs``, a table of ``id, neighbour, distance`` with each pair once, closest first,
+            and the measured ``recall`` of the searches that found them.
+        """
+        snapshot = self._store.snapshot
+        with bar(progress, "near_duplicates") as report:
+            request = self._all_rows(snapshot, 1, where, ef_search, threshold)
+            return near_duplicates(snapshot, request, self._workers, report)
+
     def get(
         self, ids: Any, vectors: bool = False, select: str | Sequence[str] | None = None
     ) -> pa.Table:
@@ -561,6 +695,13 @@ class Collection:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles by path and version: the copy is a reader of the same state or a later one."""
         return _reopen, (self.path, self._store.version, self._workers.threads)
+
+    def _all_rows(
+        self, snapshot: Snapshot, k: int, where: Any, ef_search: int | None, radius: float
+    ) -> execute.Request:
+        """A request for the neighbours of every row, whose queries are still to come."""
+        none = np.empty((0, self.dim), np.float32)
+        return ask(snapshot, none, k, where=where, ef_search=ef_search, radius=radius).request
 
     def _write(
         self, vectors: Any, ids: Any, metadata: Any, *, replace: bool, progress: bool

@@ -115,7 +115,7 @@ def _by_row(
     parts, rows = snapshot.find(ids)
     if parts[0] < 0:
         raise NotFoundError(
-            describe("query_id", expected="an id of this collection", got=repr(ids[0]),
+            describe("query_id", expected="an id of this collection", got=repr(ids.tolist()[0]),
                      fix="look for it with query(where=...)")
         )  # fmt: skip
     chosen = filters.live(snapshot) if allowed is None else allowed

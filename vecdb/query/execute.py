@@ -110,8 +110,9 @@ def search(snapshot: Snapshot, request: Request, workers: Workers) -> Answer:
         )
     parts, rows, distances = _merge(found, len(request.queries), request.k)
     if request.radius < np.inf:
-        rows = np.where(distances <= request.radius, rows, -1)
-        distances = np.where(rows >= 0, distances, np.float32(np.inf))
+        near = distances <= request.radius
+        parts, rows = np.where(near, parts, -1), np.where(near, rows, -1)
+        distances = np.where(near, distances, np.float32(np.inf))
     plan = Plan(
         rows=snapshot.rows,
         matching=sum(part.matching for part in plans),
