@@ -68,6 +68,8 @@ class VecdbGraph:
 class VecdbCollection(VecdbGraph):
     """vecdb as people call it: ``Collection.search``, one query a call, ids from a store."""
 
+    search_threads: ClassVar[int | None] = 1
+
     def build(self, train: Floats, metric: str, threads: int) -> None:
         import vecdb
 
@@ -77,7 +79,7 @@ class VecdbCollection(VecdbGraph):
             for i in range(0, len(train), 50_000):
                 col.add(train[i : i + 50_000])
             col.optimize()
-        self._col = vecdb.open(path, threads=1)
+        self._col = vecdb.open(path, threads=self.search_threads)
 
     def search(self, queries: Floats, k: int, ef: float) -> Ids:
         beam, search = int(ef), self._col.search
