@@ -50,6 +50,7 @@ HEADER_SIZE = 64
 _HEADER = struct.Struct("<8sI4x16sQQQ")
 _RECORD = struct.Struct("<IIQB7x")
 _HASH = struct.Struct("<Q")
+_CHUNK = 1 << 20  # bytes read at a time: a record of one row has 2 kB
 RECORD_SIZE = _RECORD.size + _HASH.size
 
 
@@ -146,6 +147,8 @@ class WalReader:
     def __init__(self, directory: Directory, number: int, store: bytes) -> None:
         self.number = number
         self.path = directory.path / names.wal(number)
+        self._chunk = memoryview(b"")
+        self._chunk_start = 0
         self._fd = directory.descriptor(names.wal(number))
         try:
             self._read_header(store)
@@ -219,20 +222,33 @@ class WalReader:
 
     def _record_at(self, position: int, expected: int | None) -> WalRecord | None:
         """The valid record at a position; `expected` None takes any later sequence number."""
-        head = fs.read_at(self._fd, position, RECORD_SIZE)
+        head = self._read(position, RECORD_SIZE)
         if len(head) < RECORD_SIZE:
             return None
         magic, size, sequence, kind = _RECORD.unpack_from(head)
-        if magic != RECORD_MAGIC or position + RECORD_SIZE + size > self.length():
+        if magic != RECORD_MAGIC:
             return None
         if sequence != expected if expected is not None else sequence <= self.sequence:
             return None
-        payload = fs.read_at(self._fd, position + RECORD_SIZE, size)
+        payload = self._read(position + RECORD_SIZE, size)
+        if len(payload) < size:
+            return None
         digest = xxhash.xxh3_64(head[: _RECORD.size], seed=self.salt)
         digest.update(payload)
         if digest.intdigest() != _HASH.unpack_from(head, _RECORD.size)[0]:
+            self._chunk = memoryview(b"")  # a writer may have been in the middle of it: look anew
             return None
-        return WalRecord(sequence, kind, memoryview(payload))
+        return WalRecord(sequence, kind, payload)
+
+    def _read(self, position: int, length: int) -> memoryview:
+        """Bytes of the file, fewer only at its end; small ones out of a chunk read before."""
+        start = position - self._chunk_start
+        if start < 0 or start + length > len(self._chunk):
+            wanted = min(max(length, _CHUNK), max(self.length() - position, 0))
+            self._chunk = memoryview(fs.read_at(self._fd, position, wanted))
+            self._chunk_start = position
+            start = 0
+        return self._chunk[start : start + length]
 
     def _read_header(self, store: bytes) -> None:
         head = fs.read_at(self._fd, 0, HEADER_SIZE)
