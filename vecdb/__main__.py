@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -80,7 +81,7 @@ def _bench(args: argparse.Namespace) -> int:
     vecdb.warmup()
     with vecdb.open(args.path) as col:
         report = col.recall(k=args.k, sample=args.queries)
-    _show(args, report.to_dict())
+    _show(args, dataclasses.asdict(report))
     return 0
 
 
