@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vecdb.graph.insert import insert_rows, link_back, trim_rows
 from vecdb.graph.layout import MAX_ROWS, VERSION, Cancelled, Graph
 from vecdb.quant.neighbours import BLOCK, HEAD, Projection, encode_neighbours, fit_projection
-from vecdb.quant.record import encode_records, payload_bytes, record_bytes
+from vecdb.quant.record import FLOAT_DIMS, encode_records, payload_bytes, record_bytes
 from vecdb.quant.space import Space, blocks, fit_space
 from vecdb.workers import Workers
 
@@ -229,12 +229,18 @@ def _finish(
     """Code the neighbours of every node and lay out the rows."""
     n, inner = plan.rows, records.inner
     dims, bits = _choose(inner, codes)
-    projection = fit_projection(_residuals(records, links, degrees, seed), dims, bits, seed)
-    matrix = projection.floats(inner).T
+    residuals = _residuals(records, links, degrees, seed)
+    projection = fit_projection(residuals, dims, seed)
+    matrix = projection.floats(dims, inner).T
     places = np.empty((n, dims), np.float32)
 
     def project(first: int, last: int) -> None:
-        places[first:last] = records.decode(slice(first, last)) @ matrix
+        rows = records.decode(slice(first, last))
+        if inner <= FLOAT_DIMS:  # the search refines such codes around the node, unprojected
+            places[first:last, :inner] = rows
+            places[first:last, inner:] = 0
+        else:
+            places[first:last] = rows @ matrix
 
     plan.each(project, n, 4096)
     block = HEAD + dims * bits // 16 * 64
@@ -245,8 +251,9 @@ def _finish(
 
     def encode(first: int, last: int) -> None:
         encode_neighbours(
-            *records.args, places, links, degrees, bits, first, last, rows, records.stride, add, res
-        )
+            *records.args, places, inner <= FLOAT_DIMS, links, degrees, bits, first, last, rows,
+            records.stride, add, res,
+        )  # fmt: skip
 
     plan.each(encode, n, 256)
     add_unit, res_unit = _unit(add), _unit(res)
@@ -259,7 +266,7 @@ def _finish(
         rows[:, at + 192 : at + 256].view(np.float16)[:] = res[:, slots] / res_unit
     meta = {
         "version": VERSION, "metric": plan.space.metric, "entry": entry, "degree": plan.degree,
-        "bits": bits, "radius": float(plan.space.radius), "add_unit": add_unit,
+        "dims": dims, "bits": bits, "radius": float(plan.space.radius), "add_unit": add_unit,
         "res_unit": res_unit,
     }  # fmt: skip
     arrays = {

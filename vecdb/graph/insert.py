@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vecdb.graph.keys import EMPTY, LEAST, key_distance, key_row, make_key, next_tag
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import pool_insert, pool_next, prefetch_bytes
 from vecdb.quant.record import record_distance
@@ -20,34 +21,6 @@ _BYTES = "Array(u1, 1, 'C', readonly=True)"
 _WORDS = "Array(f4, 1, 'C', readonly=True)"
 _INTS = "Array(i4, 1, 'C', readonly=True)"
 _RECORDS = f"{_BYTES}, {_WORDS}, {_INTS}, i8, i8"
-_EMPTY = np.iinfo(np.int64).max
-
-
-@jit("i8(f4, i8)")
-def make_key(value, row):
-    """Order in a pool: distance (not negative), row, then the bit that says "expanded"."""
-    return (np.int64(np.float32(value).view(np.int32)) << 32) | (row << 1)
-
-
-@jit("f4(i8)")
-def key_distance(key):
-    """The distance of a pool's key."""
-    return np.int32(key >> 32).view(np.float32)
-
-
-@jit("i8(i8)")
-def key_row(key):
-    """The row of a pool's key."""
-    return (key & 0xFFFFFFFF) >> 1
-
-
-@jit("u1(u1[::1])")
-def next_tag(visited):
-    """A tag that no node bears; element 0 holds the last one, node i has element i + 1."""
-    if visited[0] == 255:
-        visited[:] = 0
-    visited[0] += np.uint8(1)
-    return visited[0]
 
 
 @jit(f"i8({_RECORDS}, i8, i8[::1], i8, i4[::1], i8, f4)")
@@ -65,7 +38,7 @@ def select(data, words, ints, stride, inner, row, keys, count, chosen, degree, a
         key = keys[c]
         candidate = key_row(key)
         if candidate == row:
-            keys[c] = _EMPTY
+            keys[c] = EMPTY
             continue
         reach = key_distance(key)
         good = True
@@ -79,11 +52,11 @@ def select(data, words, ints, stride, inner, row, keys, count, chosen, degree, a
         if good:
             chosen[kept] = candidate
             kept += 1
-            keys[c] = _EMPTY
+            keys[c] = EMPTY
     for c in range(count):
         if kept == degree:
             break
-        if keys[c] != _EMPTY:
+        if keys[c] != EMPTY:
             chosen[kept] = key_row(keys[c])
             kept += 1
     return kept
@@ -93,8 +66,8 @@ def select(data, words, ints, stride, inner, row, keys, count, chosen, degree, a
 def beam(data, words, ints, stride, inner, links, degrees, entry, row, pool, size, visited):
     """Search the graph for a row's neighbours: their number; the keys stand from pool[8] on."""
     tag = next_tag(visited)
-    pool[:8] = np.iinfo(np.int64).min
-    pool[8 : 8 + size] = _EMPTY
+    pool[:8] = LEAST
+    pool[8 : 8 + size] = EMPTY
     own = row * stride
     fresh = np.empty(links.shape[1], np.int64)
     visited[1 + entry] = tag
@@ -121,7 +94,7 @@ def beam(data, words, ints, stride, inner, links, degrees, entry, row, pool, siz
             if key < pool[7 + size]:
                 position = min(position, pool_insert(pool, 8, size, key))
     count = 0
-    while count < size and pool[8 + count] != _EMPTY:
+    while count < size and pool[8 + count] != EMPTY:
         count += 1
     return count
 

@@ -6,8 +6,8 @@ Arrays of the layout ``rows`` (n = rows, offsets in bytes of a row):
 |---|---|---|
 | ``rows`` | uint8 (n, stride) | ``record`` (:mod:`vecdb.quant.record`), then blocks of 32 neighbours (:mod:`vecdb.quant.neighbours`), the whole a multiple of 64 |
 | ``mean`` | float32 (inner,) | centre of the inner space |
-| ``matrix`` | uint8 (dims, width) | the projection of the neighbour codes |
-| ``scales`` | float32 (dims,) | its rows' scales |
+| ``matrix`` | uint8 (dims16 / 16, groups, 64) | the projection of the neighbour codes |
+| ``scales`` | float32 (dims16,) | its rows' scales |
 
 ``meta`` holds the numbers that these shapes don't say; see :data:`META`.
 """
@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 from vecdb.errors import VecdbError
 from vecdb.graph.insert import reach
 from vecdb.kernels.jit import jit
+from vecdb.kernels.scan import METRICS, flat
 from vecdb.quant.neighbours import BLOCK, HEAD
 from vecdb.quant.record import record_bytes
 from vecdb.quant.space import Space
 
 __all__ = ["Cancelled", "Graph"]
 
-META = {"version": int, "metric": str, "entry": int, "degree": int, "bits": int, "radius": float,
+META = {"version": int, "metric": str, "entry": int, "degree": int, "dims": int, "bits": int, "radius": float,
         "add_unit": float, "res_unit": float}  # fmt: skip
 VERSION = 1
 MAX_ROWS = (1 << 31) - 1  # a key of the search pool has 31 bits for the row
@@ -70,8 +71,21 @@ class Graph:
         self.dim = dim
         self.space = Space(meta["metric"], arrays["mean"], meta["radius"])
         self.scratch: deque[NDArray[np.uint8]] = deque()  # visited tags, one array per searcher
-        flat = arrays["rows"].reshape(-1)
-        self.views = flat, flat.view(np.float32), flat.view(np.int32)
+        self.data = arrays["rows"].reshape(-1)
+        self.fixed = np.concatenate([flat(arrays[name]) for name in ("mean", "scales", "matrix")])
+        self.units = np.array([meta[name] for name in ("add_unit", "res_unit", "radius")], "f4")
+        self._shapes = [np.array(self._shape(half), np.int64) for half in (0, 1)]
+
+    def _shape(self, half: int) -> tuple[int, ...]:
+        """The numbers that :data:`vecdb.graph.traverse.SHAPE` names."""
+        return (
+            METRICS[self.meta["metric"]], half, self.dim, self.inner, self.stride, self.record,
+            self.blocks, self.meta["dims"], self.meta["bits"], self.meta["entry"],
+        )  # fmt: skip
+
+    def shape(self, half: bool) -> NDArray[np.int64]:
+        """The graph's numbers as the kernel takes them, for float16 rows or float32 ones."""
+        return self._shapes[half]
 
     @property
     def rows(self) -> int:
@@ -101,7 +115,7 @@ class Graph:
     @property
     def chunks(self) -> int:
         """Chunks of 64 bytes of codes in a block."""
-        return len(self.arrays["matrix"]) * int(self.meta["bits"]) // 16
+        return int(self.meta["dims"] * self.meta["bits"]) // 16
 
     @property
     def blocks(self) -> int:
@@ -142,17 +156,15 @@ class Graph:
         """
         _check_meta(meta, rows)
         inner = dim + (meta["metric"] == "ip")
-        dims = len(arrays["matrix"]) if arrays.get("matrix") is not None else -1
-        chunk_dims = 16 // meta["bits"]
-        if dims < chunk_dims or dims % chunk_dims:
-            raise ValueError(f"graph: a projection to {dims} dimensions is not whole chunks")
-        block = HEAD + dims // chunk_dims * 64
+        dims, bits = meta["dims"], meta["bits"]
+        block = HEAD + dims * bits // 16 * 64
         stride = record_bytes(inner) + meta["degree"] // BLOCK * block
+        padded, groups = dims + 15 & ~15, inner + 3 >> 2
         expected: dict[str, tuple[type, tuple[int, ...]]] = {
             "rows": (np.uint8, (rows, stride)),
             "mean": (np.float32, (inner,)),
-            "matrix": (np.uint8, (dims, inner + 63 & ~63)),
-            "scales": (np.float32, (dims,)),
+            "matrix": (np.uint8, (padded // 16, groups, 64)),
+            "scales": (np.float32, (padded,)),
         }
         for name, (dtype, shape) in expected.items():
             array = arrays.get(name)
@@ -186,6 +198,8 @@ def _check_meta(meta: dict[str, Any], rows: int) -> None:
         raise ValueError(f"graph version {meta['version']} is not {VERSION}")
     if meta["metric"] not in {"cosine", "l2", "ip"} or meta["bits"] not in {1, 2, 4}:
         raise ValueError(f"graph meta: metric {meta['metric']!r}, bits {meta['bits']!r}")
+    if not 0 < meta["dims"] <= 1 << 16 or meta["dims"] * meta["bits"] % 16:
+        raise ValueError(f"graph meta: {meta['dims']} coded dimensions are not whole chunks")
     if not 0 <= rows <= MAX_ROWS or not 0 <= meta["entry"] < max(rows, 1):
         raise ValueError(f"graph meta: entry {meta['entry']} of {rows} rows")
     if not BLOCK <= meta["degree"] <= 8 * BLOCK or meta["degree"] % BLOCK:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vecdb.errors import ArgumentError, describe
 from vecdb.graph.layout import Graph
 from vecdb.graph.traverse import search_rows
-from vecdb.kernels.scan import METRICS, flat
+from vecdb.kernels.scan import flat
 from vecdb.workers import Workers
 
 __all__ = ["COUNTERS", "Found", "Knobs", "search"]
@@ -95,10 +95,12 @@ def search(
     if graph.rows == 0 or nq == 0:
         return Found(rows, distances, counters, True)
     queries = np.ascontiguousarray(queries, np.float32)
-    keep = min(graph.rows, k + max(6, k // 4)) + 7 & ~7
+    keep = min(graph.rows, k + max(2, k // 4)) + 7 & ~7
     pool = max(min(ef, graph.rows), keep) + 7 & ~7
-    meta, arrays = graph.meta, graph.arrays
+    call = np.array([k, pool, keep, allowed is None, knobs.prefetch], np.int64)
+    shape = graph.shape(vectors.dtype == np.float16)
     raw = flat(np.asarray(vectors))
+    bitmap = _NO_BITMAP if allowed is None else allowed
     parts = [slice(at, min(nq, at + _TASK)) for at in range(0, nq, _TASK)]
     counts = np.zeros((len(parts), len(COUNTERS)), np.int64)
     done = np.ones(len(parts), bool)
@@ -113,12 +115,8 @@ def search(
             visited = np.zeros(graph.rows + 1, np.uint8)
         mine = parts[i]
         search_rows(
-            METRICS[metric], vectors.dtype == np.float16, raw, *graph.views, graph.stride,
-            graph.record, graph.blocks, graph.chunks, np.float32(meta["add_unit"]),
-            np.float32(meta["res_unit"]), meta["entry"], arrays["mean"],
-            arrays["matrix"].reshape(-1), arrays["scales"], meta["bits"], queries[mine], pool, keep,
-            k, allowed is None, _NO_BITMAP if allowed is None else allowed, visited,
-            int(knobs.prefetch), rows[mine], distances[mine], counts[i],
+            raw, graph.data, graph.fixed, shape, graph.units, queries[mine], call, bitmap, visited,
+            rows[mine], distances[mine], counts[i],
         )  # fmt: skip
         graph.scratch.append(visited)
 

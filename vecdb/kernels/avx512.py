@@ -14,8 +14,8 @@ import numpy as np
 from vecdb.kernels.jit import jit
 from vecdb.kernels.vector import (
     add_i32, address, and_u8, below_i32, bits, blend_u8, dpbusd, even_i64, fma, head_f16,
-    head_f32, load_f16, load_f32, load_i64, load_u8, max_f32, max_i64, min_i64, or_u8,
-    permute_u8, prefetch, shift_u8, splat_f32, splat_i64, splat_u8, store_f32, store_i64,
+    head_f32, load_f16, load_f32, load_i64, load_u8, max_f32, max_i64, min_i64, mul_f32, or_u8,
+    permute_u8, prefetch, repeat_flipped, shift_u8, splat_f32, splat_i64, splat_u8, store_f32, store_i64,
     store_u8x16, sub_f32, sum_f32, sum_i32, to_f32, trailing_zeros, xor_u8, zero_i32,
 )  # fmt: skip
 
@@ -25,6 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 _BYTES = "Array(u1, 1, 'C', readonly=True)"
+_FLOATS = "Array(f4, 1, 'C', readonly=True)"
 _SELECT = ((np.arange(64) % 4) << 4).astype(np.uint8)  # which of a chunk's four tables a byte uses
 # the value of digit d of the nibble 0 ... 15, for 1, 2 and 4 bits a digit: rows b >> 1, then d
 _LANES = np.array(
@@ -40,18 +41,18 @@ _LANES = np.array(
 )
 
 
-@jit()
+@jit(inline=True)
 def _load(half: bool, at: int) -> Any:
     return load_f16(at) if half else load_f32(at)
 
 
-@jit()
+@jit(inline=True)
 def _head(half: bool, at: int, count: int) -> Any:
     mask = (1 << count) - 1
     return head_f16(at, mask) if half else head_f32(at, mask)
 
 
-@jit()
+@jit(inline=True)
 def _finish(metric: int, a: float, b: float, query_norm: float) -> float:
     """The distance from the sums that one pass over a row gives."""
     if metric == 0:
@@ -61,7 +62,7 @@ def _finish(metric: int, a: float, b: float, query_norm: float) -> float:
     return -a
 
 
-@jit()
+@jit(inline=True)
 def _step(metric: int, x: Any, q: Any, a: Any, b: Any) -> Any:
     """Add one vector of a row to its sums: (l2, 0), (dot, square) or (dot, 0)."""
     if metric == 0:
@@ -137,7 +138,7 @@ def distance4(metric, half, data, o0, o1, o2, o3, query, query_offset, dim, quer
     out[3] = _finish(metric, sum_f32(a3), sum_f32(b3), query_norm)
 
 
-@jit(f"i8({_BYTES}, i8, {_BYTES}, i8, i8)")
+@jit(f"i8({_BYTES}, i8, {_BYTES}, i8, i8)", inline=True)
 def dot_codes(left, left_offset, right, right_offset, count):
     """Sum of u * (v - 128) over `count` bytes u of the left and v of the right."""
     u = address(left) + left_offset
@@ -164,37 +165,61 @@ def dot_codes(left, left_offset, right, right_offset, count):
     return sum_i32(add_i32(add_i32(s0, s1), add_i32(s2, s3)))
 
 
-@jit(f"void({_BYTES}, Array(f4, 1, 'C', readonly=True), u1[::1], f4, i8, i8, f4[::1])")
-def project(matrix, scales, planes, unit, high_sum, low_sum, out):
-    """out = matrix @ query: bytes of the matrix against a query in two planes of bytes.
+@jit(inline=True)
+def _store_products(sums, total, unit, scales, at):
+    s = fma(to_f32(sums), splat_f32(unit), splat_f32(np.float32(-128 * total) * unit))
+    store_f32(at, mul_f32(s, load_f32(scales)))
 
-    All hold value + 128. A row of the matrix is scales[i] * (bytes - 128), padded with 128 to the
-    length of a plane (a multiple of 64); the query is unit * (256 * high + low).
+
+@jit(f"void({_BYTES}, {_FLOATS}, {_BYTES}, i8, f4, i8, f4[::1])")
+def project(matrix, scales, codes, groups, unit, total, out):
+    """out = matrix @ query, from bytes (value + 128) of both.
+
+    The matrix stands in blocks of 16 rows: for every group of four columns, four bytes of each
+    row. `codes` are the query's columns, a multiple of four, whose codes sum to `total`.
     """
-    width = len(planes) // 2
-    count = len(scales)
     m = address(matrix)
-    h = address(planes)
-    o = h + width
-    flip = splat_u8(np.uint8(128))
-    for i in range(count):
-        h0, h1, l0, l1 = zero_i32(), zero_i32(), zero_i32(), zero_i32()
-        at = 0
-        while at + 128 <= width:
-            x, y = load_u8(m + at), load_u8(m + at + 64)
-            h0 = dpbusd(h0, x, xor_u8(load_u8(h + at), flip))
-            l0 = dpbusd(l0, x, xor_u8(load_u8(o + at), flip))
-            h1 = dpbusd(h1, y, xor_u8(load_u8(h + at + 64), flip))
-            l1 = dpbusd(l1, y, xor_u8(load_u8(o + at + 64), flip))
+    q = address(codes)
+    o = address(out)
+    f = address(scales)
+    step = groups * 64
+    b = 0
+    while b + 8 <= len(scales) // 16:
+        s0, s1, s2, s3 = zero_i32(), zero_i32(), zero_i32(), zero_i32()
+        s4, s5, s6, s7 = zero_i32(), zero_i32(), zero_i32(), zero_i32()
+        at = m + b * step
+        for g in range(groups):
+            x = repeat_flipped(q + 4 * g)
+            s0 = dpbusd(s0, load_u8(at), x)
+            s1 = dpbusd(s1, load_u8(at + step), x)
+            s2 = dpbusd(s2, load_u8(at + 2 * step), x)
+            s3 = dpbusd(s3, load_u8(at + 3 * step), x)
+            s4 = dpbusd(s4, load_u8(at + 4 * step), x)
+            s5 = dpbusd(s5, load_u8(at + 5 * step), x)
+            s6 = dpbusd(s6, load_u8(at + 6 * step), x)
+            s7 = dpbusd(s7, load_u8(at + 7 * step), x)
+            at += 64
+        here, there = f + b * 64, o + b * 64
+        _store_products(s0, total, unit, here, there)
+        _store_products(s1, total, unit, here + 64, there + 64)
+        _store_products(s2, total, unit, here + 128, there + 128)
+        _store_products(s3, total, unit, here + 192, there + 192)
+        _store_products(s4, total, unit, here + 256, there + 256)
+        _store_products(s5, total, unit, here + 320, there + 320)
+        _store_products(s6, total, unit, here + 384, there + 384)
+        _store_products(s7, total, unit, here + 448, there + 448)
+        b += 8
+    while b < len(scales) // 16:
+        s0, s1 = zero_i32(), zero_i32()
+        at = m + b * step
+        for g in range(0, groups - 1, 2):
+            s0 = dpbusd(s0, load_u8(at), repeat_flipped(q + 4 * g))
+            s1 = dpbusd(s1, load_u8(at + 64), repeat_flipped(q + 4 * g + 4))
             at += 128
-        if at < width:
-            x = load_u8(m + at)
-            h0 = dpbusd(h0, x, xor_u8(load_u8(h + at), flip))
-            l0 = dpbusd(l0, x, xor_u8(load_u8(o + at), flip))
-        whole = sum_i32(add_i32(h0, h1)) - 128 * high_sum
-        part = sum_i32(add_i32(l0, l1)) - 128 * low_sum
-        out[i] = scales[i] * unit * np.float32(256 * whole + part)
-        m += width
+        if groups & 1:
+            s0 = dpbusd(s0, load_u8(at), repeat_flipped(q + 4 * groups - 4))
+        _store_products(add_i32(s0, s1), total, unit, f + b * 64, o + b * 64)
+        b += 1
 
 
 @jit("UniTuple(f4, 2)(f4[::1], i8, i8, u1[::1])")
@@ -230,7 +255,7 @@ def fill_table(query, bits, subspaces, table):
     return unit, shift
 
 
-@jit(f"i8({_BYTES}, i8, i8, u1[::1], f4, f4, f4, f4, i8, f4[::1])")
+@jit(f"i8({_BYTES}, i8, i8, u1[::1], f4, f4, f4, f4, i8, f4[::1])", inline=True)
 def estimate(rows, links, chunks, table, base, add_unit, unit, shift, limit, out):
     """Estimated distances of the 32 neighbours in a block of a row; a bit for each below `limit`.
 
@@ -272,7 +297,7 @@ def estimate(rows, links, chunks, table, base, add_unit, unit, shift, limit, out
     return below_i32(bits(low), limit) | (below_i32(bits(high), limit) << 16)
 
 
-@jit("i8(i8[::1], i8, i8, i8)")
+@jit("i8(i8[::1], i8, i8, i8)", inline=True)
 def pool_insert(pool, start, size, key):
     """Insert `key` into the ascending pool[start : start + size], dropping its last.
 
@@ -292,7 +317,7 @@ def pool_insert(pool, start, size, key):
         block -= 8
 
 
-@jit("i8(i8[::1], i8, i8, i8)")
+@jit("i8(i8[::1], i8, i8, i8)", inline=True)
 def pool_next(pool, start, size, position):
     """First position from `position` (a multiple of 8) on whose key is even, or -1."""
     at = address(pool) + start * 8

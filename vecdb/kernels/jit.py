@@ -38,12 +38,17 @@ AVX512 = not INTERPRETED and features() >= NEEDED
 """True when the kernels are the AVX-512 ones; otherwise their portable twins are used."""
 
 
-def jit(*signatures: Any, cache: bool | None = None) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a kernel: nogil, cached, NaN-safe fast math; no signature means "when called"."""
+def jit(*signatures: Any, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a kernel: nogil, cached, NaN-safe fast math; no signature means "when called".
+
+    `inline` makes LLVM put the function into its callers, whatever its size: worth it for leaves
+    of some ten nanoseconds.
+    """
     return numba.njit(
         list(signatures) or None,
         nogil=True,
-        cache=CACHE if cache is None else cache,
+        cache=CACHE,
         fastmath=FASTMATH,
         error_model="numpy",
+        forceinline=inline,
     )

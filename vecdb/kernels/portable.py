@@ -16,6 +16,7 @@ __all__ = [
 ]  # fmt: skip
 
 _BYTES = "Array(u1, 1, 'C', readonly=True)"
+_FLOATS = "Array(f4, 1, 'C', readonly=True)"
 
 
 @jit(f"f4[::1]({_BYTES}, i8, i8)")
@@ -72,22 +73,25 @@ def dot_codes(left, left_offset, right, right_offset, count):
     return total
 
 
-@jit(f"void({_BYTES}, Array(f4, 1, 'C', readonly=True), u1[::1], f4, i8, i8, f4[::1])")
-def project(matrix, scales, planes, unit, high_sum, low_sum, out):
-    """out = matrix @ query: bytes of the matrix against a query in two planes of bytes.
+@jit(f"void({_BYTES}, {_FLOATS}, {_BYTES}, i8, f4, i8, f4[::1])")
+def project(matrix, scales, codes, groups, unit, total, out):
+    """out = matrix @ query, from bytes (value + 128) of both.
 
-    All hold value + 128. A row of the matrix is scales[i] * (bytes - 128), padded with 128 to the
-    length of a plane (a multiple of 64); the query is unit * (256 * high + low).
+    The matrix stands in blocks of 16 rows: for every group of four columns, four bytes of each
+    row. `codes` are the query's columns, a multiple of four, whose codes sum to `total`.
     """
-    width = len(planes) // 2
-    for i in range(len(scales)):
-        whole = -128 * high_sum
-        part = -128 * low_sum
-        for j in range(width):
-            x = np.int64(matrix[i * width + j])
-            whole += x * (np.int64(planes[j]) - 128)
-            part += x * (np.int64(planes[width + j]) - 128)
-        out[i] = scales[i] * unit * np.float32(256 * whole + part)
+    sums = np.zeros(16, np.int32)
+    for b in range(len(scales) // 16):
+        sums[:] = 0
+        for g in range(groups):
+            at = (b * groups + g) * 64
+            for lane in range(16):
+                for i in range(4):
+                    code = np.int32(codes[4 * g + i]) - np.int32(128)
+                    sums[lane] += np.int32(matrix[at + 4 * lane + i]) * code
+        for lane in range(16):
+            i = b * 16 + lane
+            out[i] = (np.float32(sums[lane]) - np.float32(128 * total)) * unit * scales[i]
 
 
 @jit("UniTuple(f4, 2)(f4[::1], i8, i8, u1[::1])")

@@ -21,7 +21,7 @@ from numba.extending import intrinsic, models, register_model
 __all__ = [
     "F32", "I32", "I64", "U8", "add_i32", "add_i64", "address", "and_u8", "below_f32", "below_i32",
     "bits", "blend_u8", "dpbusd", "even_i64", "fma", "head_f16", "head_f32", "load_f16", "load_f32", "load_i64", "load_u8",
-    "max_f32", "max_i64", "min_i64", "mul_f32", "or_u8", "permute_u8", "prefetch", "shift_u8",
+    "max_f32", "max_i64", "min_i64", "mul_f32", "or_u8", "permute_u8", "prefetch", "repeat_flipped", "shift_u8",
     "splat_f32", "splat_i64", "splat_u8", "store_f32", "store_i64", "store_u8", "store_u8x16",
     "sub_f32", "sum_f32", "sum_i32", "to_f32", "trailing_zeros", "xor_u8", "zero_i32",
 ]  # fmt: skip
@@ -150,6 +150,13 @@ def head_f16(builder: Any, at: Any, mask: Any) -> Any:
 def load_u8(builder: Any, at: Any) -> Any:
     """64 bytes."""
     return _load(builder, at, U8.ir)
+
+
+@_operation(U8, types.int64)
+def repeat_flipped(builder: Any, at: Any) -> Any:
+    """Four bytes minus 128, 16 times over (flipped before they are spread: LLVM 22 hangs else)."""
+    word = builder.xor(_load(builder, at, _I32), _I32(0x80808080 - (1 << 32)))
+    return builder.bitcast(_splat(builder, word, I32.ir), U8.ir)
 
 
 @_operation(I64, types.int64)

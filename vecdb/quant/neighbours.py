@@ -42,25 +42,25 @@ class Projection:
 
     Attributes
     ----------
-    matrix : (dims, width) uint8 array
-        Code + 128, padded with 128 to a multiple of 64 columns.
-    scales : (dims,) float32 array
-        Row i stands for ``scales[i] * (matrix[i] - 128)``.
-    bits : {1, 2, 4}
-        Bits of a coded dimension.
+    matrix : (dims16 / 16, groups, 64) uint8 array
+        Row 16 b + i, column 4 g + j stands at [b, g, 4 i + j] as code + 128: the order in which
+        the kernel reads it. Rows are padded to whole blocks, columns to whole groups, with 0.
+    scales : (dims16,) float32 array
+        Row i stands for ``scales[i] * (codes - 128)``; 0 for a padding row.
     """
 
     matrix: NDArray[np.uint8]
     scales: NDArray[np.float32]
-    bits: int
 
-    def floats(self, inner: int) -> NDArray[np.float32]:
+    def floats(self, dims: int, inner: int) -> NDArray[np.float32]:
         """The matrix as (dims, inner) float32."""
-        codes = self.matrix[:, :inner].astype(np.float32) - np.float32(128)
-        return codes * self.scales[:, None]
+        blocks, groups, _ = self.matrix.shape
+        table = self.matrix.reshape(blocks, groups, 16, 4).transpose(0, 2, 1, 3)
+        codes = table.reshape(blocks * 16, groups * 4)[:dims, :inner].astype(np.float32)
+        return (codes - np.float32(128)) * self.scales[:dims, None]
 
 
-def fit_projection(residuals: NDArray[np.float32], dims: int, bits: int, seed: int) -> Projection:
+def fit_projection(residuals: NDArray[np.float32], dims: int, seed: int) -> Projection:
     """Principal directions of (m, inner) residuals, rotated at random among themselves.
 
     `dims` may exceed the inner dimension (chunks are whole): the rotation then spreads the inner
@@ -70,17 +70,20 @@ def fit_projection(residuals: NDArray[np.float32], dims: int, bits: int, seed: i
     keep = min(dims, inner)
     rng = np.random.default_rng(seed)
     if keep < inner:
-        _, vectors = np.linalg.eigh(residuals.T.astype(np.float64) @ residuals.astype(np.float64))
+        _, vectors = np.linalg.eigh(residuals.T @ residuals)
         basis = vectors[:, ::-1][:, :keep].T
     else:
         basis = np.eye(inner)
     rotation = np.linalg.qr(rng.standard_normal((dims, dims)))[0][:, :keep]
     matrix = rotation @ basis
     scales = np.maximum(np.abs(matrix).max(axis=1), 1e-30) / 127
-    width = inner + 63 & ~63
-    codes = np.full((dims, width), 128, np.uint8)
-    codes[:, :inner] = np.rint(matrix / scales[:, None] + 128).astype(np.uint8)
-    return Projection(codes, scales.astype(np.float32), bits)
+    blocks, groups = -(-dims // 16), -(-inner // 4)
+    codes = np.zeros((blocks * 16, groups * 4), np.uint8)
+    codes[:dims, :inner] = np.rint(matrix / scales[:, None] + 128)
+    table = codes.reshape(blocks, 16, groups, 4).transpose(0, 2, 1, 3)
+    padded = np.zeros(blocks * 16, np.float32)
+    padded[:dims] = scales
+    return Projection(np.ascontiguousarray(table).reshape(blocks, groups, 64), padded)
 
 
 @jit("f4(f4[::1], i8, f4, i4[::1])")
@@ -125,15 +128,30 @@ def _best_code(residual, bits, code):
 
 @jit(
     "void(Array(u1, 1, 'C', readonly=True), Array(f4, 1, 'C', readonly=True),"
-    "Array(i4, 1, 'C', readonly=True), i8, i8, Array(f4, 2, 'C', readonly=True), i4[:, ::1],"
+    "Array(i4, 1, 'C', readonly=True), i8, i8, Array(f4, 2, 'C', readonly=True), b1, i4[:, ::1],"
     "i4[::1], i8, i8, i8, u1[:, ::1], i8, f4[:, ::1], f4[:, ::1])"
 )
 def encode_neighbours(
-    data, words, ints, stride, inner, places, links, degrees, bits, first, last, rows, at, add, res
+    data,
+    words,
+    ints,
+    stride,
+    inner,
+    places,
+    local,
+    links,
+    degrees,
+    bits,
+    first,
+    last,
+    rows,
+    at,
+    add,
+    res,
 ):
     """Write ids and codes of the nodes in [first, last) into `rows` from byte `at` on.
 
-    `places` are the projected rows. The factors go to `add` and `res`, (nodes, slots) each, in
+    `places` are the projected rows; `local` codes are used around the node, so <o, c> is left out. The factors go to `add` and `res`, (nodes, slots) each, in
     float32: only when all are known is their float16 unit.
     """
     dims = places.shape[1]
@@ -159,7 +177,7 @@ def encode_neighbours(
                 factor = square / _best_code(residual, bits, code)
                 middle = np.float32(0.5 * ((1 << bits) - 1))
                 dot = np.float32(0)
-                for i in range(dims):
+                for i in range(0 if local else dims):
                     dot += (np.float32(code[i]) - middle) * places[node, i]
                 add[node, slot] = square + np.float32(2) * factor * dot
                 res[node, slot] = np.float32(-2) * factor

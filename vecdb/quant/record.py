@@ -59,18 +59,18 @@ def encode_record(x, data, words, ints, offset):
         largest = max(largest, abs(x[i]))
     scale = largest / np.float32(127)
     inverse = np.float32(1) / scale if scale > 0 else np.float32(0)
-    total = 0
-    squares = 0
+    total = np.float32(0)  # exact: whole numbers below 2^24; numba would widen integers to 64 bits
+    squares = np.float32(0)
     for i in range(inner):
-        code = np.int32(np.floor(x[i] * inverse + np.float32(128.5)))
+        code = np.int32(x[i] * inverse + np.float32(128.5))
         data[offset + i] = np.uint8(code)
-        code -= 128
-        total += code
-        squares += code * code
+        value = np.float32(code) - np.float32(128)
+        total += value
+        squares += value * value
     header = (offset + inner + 3) >> 2
-    words[header] = scale * scale * np.float32(squares)
+    words[header] = scale * scale * squares
     words[header + 1] = scale
-    ints[header + 2] = total
+    ints[header + 2] = np.int32(total)
 
 
 @jit("void(f4[:, ::1], u1[::1], f4[::1], i4[::1], i8, i8)")
@@ -93,7 +93,7 @@ def decode_record(data, words, offset, out):
         out[i] = scale * (np.float32(data[offset + i]) - np.float32(128))
 
 
-@jit(f"f4({_BYTES}, {_WORDS}, i8, {_BYTES}, {_WORDS}, {_INTS}, i8, i8)")
+@jit(f"f4({_BYTES}, {_WORDS}, i8, {_BYTES}, {_WORDS}, {_INTS}, i8, i8)", inline=True)
 def record_distance(data, words, offset, other, other_words, other_ints, other_offset, inner):
     """Squared Euclidean distance of two records."""
     if inner <= FLOAT_DIMS:
