@@ -135,3 +135,25 @@ def test_the_cache_keeps_to_its_bytes_and_to_living_owners() -> None:
     cache.put(last := Owner(), "key", 1, 1)
     assert len(cache._entries) == 1
     assert cache.get(last, "key") == 1
+
+
+@pytest.mark.parametrize("where", [col("id") < 2000, ~(col("id") >= 2000), col("id").isin([3, 7])])
+def test_parts_whose_ids_can_not_match_are_not_looked_at(
+    tmp_path: Path, where: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with vecdb.create(tmp_path / "store", 4) as made:
+        for start in range(0, ROWS, 2000):
+            made.add(VECTORS[start : start + 2000], np.arange(start, start + 2000))
+            made.flush()
+        looked_at: list[Any] = []
+        look = filters._allowed_part
+
+        def spy(expr: Any, part: Any, textual: bool) -> Any:
+            looked_at.append(part)
+            return look(expr, part, textual)
+
+        monkeypatch.setattr(filters, "_allowed_part", spy)
+        found = made.query(where)["id"].to_pylist()
+        assert found in (list(range(2000)), [3, 7])
+        assert {part.bounds[0] for part in looked_at} <= {0}
+        assert made.search(VECTORS[2500], 3, where=where).ids.max() < 2000
