@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ContainerWriter"]
 
+_GATHERED = 1 << 16  # bytes below which pieces are copied together before they are written
+
 
 class ContainerWriter:
     """A container file on its way to disk; memory use is one buffer of the caller's.
@@ -34,7 +36,8 @@ class ContainerWriter:
         self._block = xxhash.xxh3_64()
         self._filled = 0  # bytes in the current block
         self._file = directory.create(name)
-        self._file.write(header.pack())
+        self._pending = bytearray(header.pack())  # small pieces on their way to the file
+        self._length = len(self._pending)
 
     def add(self, name: str, data: Any, align: int = f.ALIGN) -> None:
         """A whole section in one piece, see :meth:`write`."""
@@ -47,7 +50,7 @@ class ContainerWriter:
             raise ValueError(f"section name {name!r} is longer than {f.MAX_NAME} bytes")
         self._end_section()
         self._pad(align)
-        self._sections.append(f.Section(name, self._file.length, 0, 0, 0))
+        self._sections.append(f.Section(name, self._length, 0, 0, 0))
         self._hashes.append([])
 
     def write(self, data: Any) -> None:
@@ -63,7 +66,7 @@ class ContainerWriter:
             data = data.reshape(-1).view(np.uint8)
         view = memoryview(data).cast("B")
         self._hash(view)
-        self._file.write(view)
+        self._put(view)
 
     def skip(self, length: int) -> None:
         """Append zeros to the current section as a hole in the file."""
@@ -72,7 +75,9 @@ class ContainerWriter:
         whole, rest = divmod(length - head, f.BLOCK)
         self._hashes[-1].extend([f.ZERO_BLOCK_HASH] * whole)
         self._hash(memoryview(bytes(rest)))
+        self._flush()
         self._file.skip(length)
+        self._length += length
 
     def finish(self, meta: dict[str, Any]) -> f.FileInfo:
         """Write hashes and footer, sync the file, close it."""
@@ -83,15 +88,17 @@ class ContainerWriter:
             packed = np.array(hashes, dtype="<u8").tobytes()
             rows.append(
                 f.ROW.pack(section.name.encode(), section.offset, section.length,
-                           self._file.length, xxhash.xxh3_64_intdigest(packed))
+                           self._length, xxhash.xxh3_64_intdigest(packed))
             )  # fmt: skip
-            self._file.write(packed)
+            self._put(packed)
         encoded = json.dumps(meta, separators=(",", ":")).encode()
         footer = b"".join(rows) + encoded
-        start = self._file.length
+        start = self._length
         tail = f.Tail(start, len(rows), len(encoded), start + len(footer) + f.TAIL.size)
         digest = f.footer_hash(self._header.pack(), footer, tail.pack(0))
-        self._file.write(footer, tail.pack(digest))
+        self._put(footer)
+        self._put(tail.pack(digest))
+        self._flush()
         self._file.sync()
         self._file.close()
         return f.FileInfo(self._header.id, tail.length, digest)
@@ -126,7 +133,22 @@ class ContainerWriter:
             self._end_block()
         last = self._sections[-1]
         if not last.length:
-            self._sections[-1] = last._replace(length=self._file.length - last.offset)
+            self._sections[-1] = last._replace(length=self._length - last.offset)
 
     def _pad(self, align: int) -> None:
-        self._file.write(bytes(-self._file.length % align))
+        self._put(bytes(-self._length % align))
+
+    def _put(self, data: Any) -> None:
+        """Write a piece; small ones are gathered, so that a small file is one system call."""
+        self._length += len(data)
+        if len(data) < _GATHERED:
+            self._pending += data
+            if len(self._pending) >= _GATHERED:
+                self._flush()
+        else:
+            pending, self._pending = self._pending, bytearray()
+            self._file.write(pending, data)
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, bytearray()
+        self._file.write(pending)
