@@ -29,7 +29,7 @@ MANIFEST = Manifest(
     sync="os",
     sequence=12,
     wal=5,
-    next_id=2**63 - 1,
+    next_id=2**63,
     next_file=9,
     segments=(SEGMENT,),
 )
@@ -74,7 +74,7 @@ def test_every_changed_byte_and_every_truncation_is_refused(tmp_path: Path) -> N
     [
         ("generation", 8),
         ("sequence", -1),
-        ("wal", 2**63),
+        ("wal", 2**63 + 1),
         ("next_file", 1.5),
         ("uuid", "00"),
         ("sync", "never"),

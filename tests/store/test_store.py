@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from vecdb.batch import Batch
 from vecdb.errors import (
     ClosedError,
     DuplicateIdError,
@@ -189,6 +190,19 @@ def test_automatic_ids_are_never_given_twice(lab: Any) -> None:
     lab.crash(store)
     store = lab.open("w")
     assert store.next_id() == 51
+    store.close()
+
+
+def test_the_greatest_id_can_be_stored_and_ends_the_automatic_ones(lab: Any) -> None:
+    store = lab.create()
+    rows = lab.batch([1])
+    store.append(Batch(np.array([2**63 - 1]), rows.vectors, rows.metadata))
+    with pytest.raises(SchemaError, match="int64"):
+        store.next_id()
+    store.close()
+    store = lab.open("w")
+    parts, _ = store.snapshot.find(np.array([2**63 - 1]))
+    assert parts.tolist() == [0]
     store.close()
 
 

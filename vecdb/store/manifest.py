@@ -212,6 +212,6 @@ def _entry(item: Any) -> SegmentEntry:
 
 
 def _natural(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**63:
         raise ValueError(f"{value!r:.40} where a count belongs")
     return value

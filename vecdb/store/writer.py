@@ -140,6 +140,11 @@ class Writer:
         """The first of `count` consecutive ids that are free and given to nobody else."""
         with self.lock:
             first = max(self.state.next_id, self._reserved)
+            if first + count > 2**63:
+                raise SchemaError(
+                    describe("ids", expected=f"{count} free numbers behind {first - 1}",
+                             got="the end of int64", fix="pass ids=[...] yourself")
+                )  # fmt: skip
             self._reserved = first + count
             return first
 
