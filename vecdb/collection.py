@@ -155,8 +155,9 @@ def open(  # noqa: A001 - the name is the point: vecdb.open
     check_choice("mode", mode, ("r", "w"))
     check_choice("verify", verify, ("fast", "full"))
     workers = Workers(threads)
-    kernels.start_background()
-    return Collection(Store.open(_path(path), mode, workers=workers, verify=verify), workers)
+    store = Store.open(_path(path), mode, workers=workers, verify=verify)
+    kernels.start_background()  # only now: importing numba would hold the GIL while files open
+    return Collection(store, workers)
 
 
 class Collection:

@@ -124,9 +124,13 @@ class Graph:
 
     def links(self) -> NDArray[np.int32]:
         """Neighbours of every node, (n, degree) int32, -1 for an empty slot (a copy)."""
-        at, step = self.record, HEAD + 64 * self.chunks
-        parts = [self._links(at + b * step) for b in range(self.blocks)]
-        return np.concatenate(parts, axis=1) if parts else np.empty((self.rows, 0), np.int32)
+        return np.concatenate(self.link_views(), axis=1)
+
+    def link_views(self) -> list[NDArray[np.int32]]:
+        """The links where they lie: for each block of the rows a view (n, 32) int32."""
+        step = HEAD + 64 * self.chunks
+        starts = [self.record + b * step for b in range(self.blocks)]
+        return [self.arrays["rows"][:, at : at + 4 * BLOCK].view(np.int32) for at in starts]
 
     def reachable(self) -> int:
         """Number of nodes that a walk from the entry can come to; the number of rows when sound."""
@@ -137,7 +141,13 @@ class Graph:
 
     @classmethod
     def from_arrays(
-        cls, arrays: dict[str, NDArray[Any]], meta: dict[str, Any], rows: int, dim: int
+        cls,
+        arrays: dict[str, NDArray[Any]],
+        meta: dict[str, Any],
+        rows: int,
+        dim: int,
+        *,
+        check_links: bool = True,
     ) -> Graph:
         """A graph over stored arrays, after checks of all that a hostile file could get wrong.
 
@@ -147,6 +157,9 @@ class Graph:
             As a graph gave them; arrays may be read-only mappings.
         rows, dim : int
             Of the segment's vectors.
+        check_links : bool
+            Read every node's links now. Without it nothing is read in proportion to the rows; a
+            search passes over links that point outside either way.
 
         Raises
         ------
@@ -177,14 +190,11 @@ class Graph:
             if not np.isfinite(arrays[name]).all():
                 raise ValueError(f"graph section {name!r} has a value that is not finite")
         graph = cls({name: arrays[name] for name in expected}, dict(meta), dim)
-        for b in range(graph.blocks):
-            bad = _bad_links(graph._links(graph.record + b * block), rows)
+        for links in graph.link_views() if check_links else ():
+            bad = _bad_links(links, rows)
             if bad >= 0:
                 raise ValueError(f"graph: node {bad} has a link outside the {rows} rows")
         return graph
-
-    def _links(self, at: int) -> NDArray[np.int32]:
-        return self.arrays["rows"][:, at : at + 4 * BLOCK].view(np.int32)
 
 
 def _check_meta(meta: dict[str, Any], rows: int) -> None:

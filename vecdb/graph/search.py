@@ -22,6 +22,8 @@ COUNTERS = ("visited", "estimates", "full_distances", "pruned")
 computed in float32, and estimated neighbours whose own distance was never computed."""
 
 _TASK = 32  # queries of a task; the deadline is looked at between tasks
+_LAZY_ROWS = 4 << 20  # tags of more rows are not cleared but asked for anew: untouched pages of
+# zeros cost no memory, so a search of 64 million rows holds what it visits
 _NO_BITMAP = np.zeros(0, np.uint8)
 
 
@@ -112,6 +114,8 @@ def search(
         try:
             visited = graph.scratch.pop()
         except IndexError:
+            visited = np.zeros(graph.rows + 1, np.uint8)
+        if graph.rows > _LAZY_ROWS and visited[0] > 255 - _TASK:
             visited = np.zeros(graph.rows + 1, np.uint8)
         mine = parts[i]
         search_rows(

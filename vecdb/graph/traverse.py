@@ -88,6 +88,7 @@ def walk(
     block_bytes = HEAD + chunks * 64
     local = inner <= FLOAT_DIMS
     patterns = out.view(np.int32)
+    nodes = len(visited) - 1  # a mapped file may hold anything: links are checked when followed
     tag = next_tag(visited)
     pool[8:] = EMPTY
     best[8:] = EMPTY
@@ -129,7 +130,7 @@ def walk(
                 lane = trailing_zeros(mask)
                 mask &= mask - 1
                 neighbour = np.int64(ints[(link >> 2) + lane])
-                if visited[1 + neighbour] == tag:
+                if not 0 <= neighbour < nodes or visited[1 + neighbour] == tag:
                     continue
                 key = (np.int64(patterns[lane]) << 32) | (neighbour << 1)
                 if key < pool[7 + ef]:

@@ -192,7 +192,7 @@ class Segment:
                 if name in self.columns.names:
                     self.column(name)
             if self._index is not None:
-                open_graph(self._index, self.rows, self.schema.dim)
+                open_graph(self._index, self.rows, self.schema.dim, verify=True)
         except CorruptionError as error:
             problems.append(str(error))
         return problems
