@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vecdb.collection import create
@@ -55,9 +56,25 @@ def from_hnswlib(
     step = max(1, _BATCH_BYTES // (4 * index.dim))
     collection = create(path, index.dim, index.space, **options)
     for start in range(0, len(labels), step):
-        some = labels[start : start + step]
-        collection.add(index.get_items(some, return_type="numpy"), ids=some)
+        for some, vectors in _items(index, labels[start : start + step]):
+            collection.add(vectors, ids=some)
     return collection
+
+
+def _items(index: Any, labels: list[int]) -> Iterator[tuple[list[int], Any]]:
+    """Labels with their vectors. hnswlib lists deleted labels too and refuses a request that holds
+    one without saying which: such a request is halved until the deleted ones stand alone."""
+    if not labels:
+        return
+    try:
+        vectors = index.get_items(labels, return_type="numpy")
+    except RuntimeError:
+        if len(labels) > 1:
+            middle = len(labels) // 2
+            yield from _items(index, labels[:middle])
+            yield from _items(index, labels[middle:])
+        return
+    yield labels, vectors
 
 
 def _load(source: str | os.PathLike[str], dim: int | None, metric: Metric | None) -> Any:
