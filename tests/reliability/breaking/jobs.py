@@ -1,0 +1,62 @@
+"""What farm children do. Arguments come as JSON: contents have text for keys."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from breaking import inject, model
+
+import vecdb
+
+Say = Callable[[str], None]
+
+
+def state_of(plain: dict[str, int]) -> model.State:
+    """A content that went through JSON."""
+    return {int(key): version for key, version in plain.items()}
+
+
+def work(
+    say: Say, path: str, seed: int, start: dict[str, int], count: int, at: int, how: str
+) -> None:
+    """Open the store, run a plan from its content, close; die at change number `at` (0: don't).
+
+    Says "open" when recovery is over, "b i" before call number i, "a i" after it, and at the end
+    "changes n", the number of changes there were.
+    """
+    hook = inject.Killing(at, how) if at else inject.Counting(None, inject.CHANGES)
+    with inject.sizes(**model.SMALL), inject.calls(hook):
+        col = vecdb.open(path, "w", threads=1)
+        say("open")
+        for number, op in enumerate(model.plan(seed, state_of(start), count)):
+            say(f"b {number}")
+            model.apply(col, op)
+            say(f"a {number + 1}")
+        col.close()
+    say(f"changes {hook.count}")
+
+
+def recover(say: Say, path: str, at: int, how: str) -> None:
+    """Open the store for writing and close it; die at change number `at`."""
+    work(say, path, 0, {}, 0, at, how)
+
+
+def inspect(say: Say, path: str) -> None:
+    """Say "content" and what a reader finds, after all checks."""
+    import json
+
+    with vecdb.open(path, "r", threads=1, verify="full") as col:
+        state = model.content(col)
+        model.check_search(col, state)
+    say(json.dumps(state))
+
+
+def hold_lock(say: Say, path: str) -> None:
+    """Open for writing, say so, and wait to be killed."""
+    col = vecdb.open(path, "w")
+    say(str(os.getpid()))
+    Path(path, "..", "held").touch()
+    while True:
+        col.search(model.vectors_of([1], [1])[0])

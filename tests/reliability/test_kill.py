@@ -1,0 +1,128 @@
+"""kill -9 at any moment: every store opens, nothing acknowledged is lost, nothing deleted is back.
+
+A child is killed before, after or half-way through a chosen system call that changes the disk,
+while it adds, upserts, deletes, flushes, merges, builds graphs, adds columns, closes or recovers.
+Killed stores are worked on by the next child: damage would add up. Run long: ``pytest -m long
+tests/reliability/test_kill.py``, about an hour.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from breaking import jobs, model
+from breaking.farm import Ended, Farm
+
+import vecdb
+
+pytestmark = pytest.mark.usefixtures("small_store")
+
+HOW = ("before", "after", "torn")
+
+
+def possible(ended: Ended, states: list[model.State]) -> list[model.State]:
+    """Contents that the child's marks leave possible: after its last acknowledged call, or after
+    the one that it was killed in."""
+    marks = [line.split() for line in ended.said if line[:2] in ("a ", "b ")]
+    if not marks:
+        return states[:1]
+    kind, number = marks[-1]
+    return states[int(number) : int(number) + (2 if kind == "b" else 1)]
+
+
+def crash_often(farm: Farm, path: Path, seed: int, points: int) -> int:
+    """Kill `points` children in turn at random places; returns how many died where they should."""
+    rng = random.Random(seed)
+    state: model.State = {}
+    died = 0
+    model.make(path).close()
+    for point in range(points):
+        at, how = rng.choice((rng.randint(1, 40), rng.randint(1, 300))), rng.choice(HOW)
+        plan = model.plan(seed + point, state, 25)
+        ended = farm.run(jobs.work, str(path), seed + point, state, 25, at, how)
+        assert ended.signal == signal.SIGKILL or ended.code == 0, ended.stderr
+        died += ended.signal == signal.SIGKILL
+        with vecdb.open(path, "r", threads=1) as reader:
+            seen = model.content(reader)
+        for depth in range(point % 4):  # killed in recovery too, up to three times over
+            ended_again = farm.run(jobs.recover, str(path), rng.randint(1, 6 + depth), how)
+            assert ended_again.signal in (0, signal.SIGKILL), ended_again.stderr
+            died += ended_again.signal == signal.SIGKILL
+        with vecdb.open(path, "w", threads=1) as col:
+            state = model.check(col, possible(ended, model.states(state, plan)))
+        assert seen == state, "a reader saw something else than the writer recovered"
+    return died
+
+
+def test_300_kills_lose_nothing_acknowledged_and_bring_nothing_back(
+    farm: Farm, tmp_path: Path
+) -> None:
+    died = 0
+    for seed in range(1000, 9000, 1000):
+        path = tmp_path / f"store {seed}"
+        died += crash_often(farm, path, seed, 28)
+        shutil.rmtree(path)
+    assert died >= 300
+
+
+@pytest.mark.long
+def test_10_000_kills(farm: Farm, tmp_path: Path) -> None:
+    died = seed = 0
+    while died < 10_000:
+        seed += 1000
+        died += crash_often(farm, tmp_path / f"store {seed}", seed, 40)
+        shutil.rmtree(tmp_path / f"store {seed}")
+
+
+def test_a_creation_cut_short_can_be_done_again(farm: Farm, tmp_path: Path) -> None:
+    for at in range(1, 12):
+        path = tmp_path / f"store {at}"
+        farm.run(create, str(path), at)
+        try:
+            vecdb.open(path).close()
+        except vecdb.NotFoundError:
+            model.make(path).close()
+        with vecdb.open(path, "w") as col:
+            assert len(col) == 0
+
+
+def create(say: jobs.Say, path: str, at: int) -> None:
+    """In a child: create a store and die."""
+    from breaking import inject
+
+    with inject.calls(inject.Killing(at, "before")):
+        model.make(Path(path))
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("call", ["write,writev,pwrite64", "fdatasync", "fsync", "rename,renameat"])
+def test_kills_by_the_kernel_lose_nothing(call: str, tmp_path: Path) -> None:
+    """The same without any help from Python: strace kills at the Nth call of a kind."""
+    path = tmp_path / "store"
+    state: model.State = {}
+    model.make(path).close()
+    for point, when in enumerate((1, 2, 4)):
+        states = model.states(state, model.plan(point, state, 25))
+        code = (
+            "import sys; sys.path.insert(0, sys.argv[1]); from breaking import jobs; "
+            "jobs.work(lambda line: print(line, file=sys.stderr, flush=True), sys.argv[2], "
+            f"{point}, {state!r}, 25, 0, '')"
+        )
+        # -P: calls that name the folder or a file that was just created in it count, no others
+        done = subprocess.run(
+            ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-P", str(path),
+             *(arg for n in range(1, 60) for arg in ("-P", str(path / f"wal-{n:08d}.log"))),
+             "-e", f"inject={call}:signal=SIGKILL:when={when}",
+             sys.executable, "-c", code, str(Path(__file__).parent), str(path)],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode in (0, -signal.SIGKILL, 128 + signal.SIGKILL), done.stderr
+        ended = Ended(0, 0, done.stderr.splitlines(), "")
+        with vecdb.open(path, "w", threads=1) as col:
+            state = model.check(col, possible(ended, states))
