@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from vecdb.graph.insert import insert_rows, link_back, trim_rows
 from vecdb.graph.layout import MAX_ROWS, VERSION, Cancelled, Graph
 from vecdb.quant.neighbours import BLOCK, HEAD, Projection, encode_neighbours, fit_projection
-from vecdb.quant.record import FLOAT_DIMS, encode_records, payload_bytes, record_bytes
+from vecdb.quant.record import FLOAT_DIMS, encode_records, header, record_bytes
 from vecdb.quant.space import Space, blocks, fit_space
 from vecdb.workers import Workers
 
@@ -66,27 +66,27 @@ class _Records:
         self.inner = plan.space.inner
         self.stride = record_bytes(self.inner)
         self.data = np.zeros(len(vectors) * self.stride, np.uint8)
-        self.words, self.ints = self.data.view(np.float32), self.data.view(np.int32)
         at = 0
         for block in blocks(vectors):
             if plan.cancel():
                 raise Cancelled("the build of the graph was cancelled")
             rows = np.ascontiguousarray(plan.space.rows(block))
-            encode_records(rows, self.data, self.words, self.ints, at * self.stride, self.stride)
+            encode_records(rows, self.data, at, self.stride)
             at += len(block)
 
     @property
-    def args(self) -> tuple[Any, ...]:
-        return self.data, self.words, self.ints, self.stride, self.inner
+    def args(self) -> tuple[int, int, int]:
+        """Address, stride and dimensions of the records, as the kernels take them."""
+        return self.data.ctypes.data, self.stride, self.inner
 
     def norms(self) -> NDArray[np.float32]:
         """Squared norms of the rows."""
-        return self.words[payload_bytes(self.inner) // 4 :: self.stride // 4]
+        return self.data.view(np.float32)[header(0, self.inner) // 4 :: self.stride // 4]
 
     def decode(self, rows: NDArray[Any] | slice) -> NDArray[np.float32]:
         """Centred rows as the records tell them."""
         table = self.data.reshape(-1, self.stride)[rows]
-        payload = payload_bytes(self.inner)
+        payload = header(0, self.inner)
         if payload == 4 * self.inner:
             return np.ascontiguousarray(table[:, :payload]).view(np.float32)
         scales = np.ascontiguousarray(table[:, payload + 4 : payload + 8]).view(np.float32)
@@ -251,8 +251,8 @@ def _finish(
 
     def encode(first: int, last: int) -> None:
         encode_neighbours(
-            *records.args, places, inner <= FLOAT_DIMS, links, degrees, bits, first, last, rows,
-            records.stride, add, res,
+            *records.args, places, inner <= FLOAT_DIMS, links, degrees, bits, first, last,
+            rows.ctypes.data + records.stride, rows.shape[1], add, res,
         )  # fmt: skip
 
     plan.each(encode, n, 256)

@@ -13,18 +13,16 @@ import numpy as np
 from vecdb.graph.keys import EMPTY, LEAST, key_distance, key_row, make_key, next_tag
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import pool_insert, pool_next, prefetch_bytes
+from vecdb.kernels.memory import address
 from vecdb.quant.record import record_distance
 
 __all__ = ["connect", "insert_rows", "link_back", "reach", "trim_rows"]
 
-_BYTES = "Array(u1, 1, 'C', readonly=True)"
-_WORDS = "Array(f4, 1, 'C', readonly=True)"
-_INTS = "Array(i4, 1, 'C', readonly=True)"
-_RECORDS = f"{_BYTES}, {_WORDS}, {_INTS}, i8, i8"
+_RECORDS = "i8, i8, i8"
 
 
 @jit(f"i8({_RECORDS}, i8, i8[::1], i8, i4[::1], i8, f4)")
-def select(data, words, ints, stride, inner, row, keys, count, chosen, degree, alpha):
+def select(data, stride, inner, row, keys, count, chosen, degree, alpha):
     """Choose up to `degree` diverse neighbours among candidates in ascending order.
 
     A candidate is kept if no kept one is nearer to it by the factor `alpha` (on squared distance)
@@ -43,9 +41,7 @@ def select(data, words, ints, stride, inner, row, keys, count, chosen, degree, a
         reach = key_distance(key)
         good = True
         for i in range(kept):
-            between = record_distance(
-                data, words, candidate * stride, data, words, ints, chosen[i] * stride, inner
-            )
+            between = record_distance(data + candidate * stride, data + chosen[i] * stride, inner)
             if alpha * between < reach:
                 good = False
                 break
@@ -63,19 +59,20 @@ def select(data, words, ints, stride, inner, row, keys, count, chosen, degree, a
 
 
 @jit(f"i8({_RECORDS}, i4[:, ::1], i4[::1], i8, i8, i8[::1], i8, u1[::1])")
-def beam(data, words, ints, stride, inner, links, degrees, entry, row, pool, size, visited):
+def beam(data, stride, inner, links, degrees, entry, row, pool, size, visited):
     """Search the graph for a row's neighbours: their number; the keys stand from pool[8] on."""
     tag = next_tag(visited)
     pool[:8] = LEAST
     pool[8 : 8 + size] = EMPTY
-    own = row * stride
+    own = data + row * stride
+    keys = address(pool) + 64
     fresh = np.empty(links.shape[1], np.int64)
     visited[1 + entry] = tag
-    value = record_distance(data, words, entry * stride, data, words, ints, own, inner)
-    pool_insert(pool, 8, size, make_key(value, entry))
+    value = record_distance(data + entry * stride, own, inner)
+    pool_insert(keys, size, make_key(value, entry))
     position = 0
     while True:
-        position = pool_next(pool, 8, size, position & ~7)
+        position = pool_next(keys, size, position & ~7)
         if position < 0:
             break
         pool[8 + position] |= 1
@@ -87,12 +84,12 @@ def beam(data, words, ints, stride, inner, links, degrees, entry, row, pool, siz
                 visited[1 + neighbour] = tag
                 fresh[count] = neighbour
                 count += 1
-                prefetch_bytes(data, neighbour * stride, min(stride, 256))
+                prefetch_bytes(data + neighbour * stride, min(stride, 256))
         for i in range(count):
-            value = record_distance(data, words, fresh[i] * stride, data, words, ints, own, inner)
+            value = record_distance(data + fresh[i] * stride, own, inner)
             key = make_key(value, fresh[i])
             if key < pool[7 + size]:
-                position = min(position, pool_insert(pool, 8, size, key))
+                position = min(position, pool_insert(keys, size, key))
     count = 0
     while count < size and pool[8 + count] != EMPTY:
         count += 1
@@ -102,28 +99,22 @@ def beam(data, words, ints, stride, inner, links, degrees, entry, row, pool, siz
 @jit(
     f"void({_RECORDS}, i4[:, ::1], i4[::1], i8, Array(i8, 1, 'C', readonly=True), i8, i8, f4, u1[::1])"
 )
-def insert_rows(
-    data, words, ints, stride, inner, links, degrees, entry, rows, size, degree, alpha, visited
-):
+def insert_rows(data, stride, inner, links, degrees, entry, rows, size, degree, alpha, visited):
     """Find and write the links of new rows, which nothing links to yet."""
     pool = np.empty(8 + size, np.int64)
     for i in range(len(rows)):
         row = rows[i]
         count = beam(
-            data, words, ints, stride, inner, links, degrees, entry, row, pool, size, visited
+            data, stride, inner, links, degrees, entry, row, pool, size, visited
         )  # fmt: skip
-        degrees[row] = select(
-            data, words, ints, stride, inner, row, pool[8:], count, links[row], degree, alpha
-        )
+        degrees[row] = select(data, stride, inner, row, pool[8:], count, links[row], degree, alpha)
 
 
 @jit(
     f"void({_RECORDS}, i4[:, ::1], i4[::1], Array(i8, 1, 'C', readonly=True),"
     " Array(i8, 1, 'C', readonly=True), Array(i8, 1, 'C', readonly=True), i8, f4)"
 )
-def link_back(
-    data, words, ints, stride, inner, links, degrees, targets, starts, sources, degree, alpha
-):
+def link_back(data, stride, inner, links, degrees, targets, starts, sources, degree, alpha):
     """Add sources[starts[i] : starts[i + 1]] to the links of targets[i]; choose anew when full."""
     slots = links.shape[1]
     for t in range(len(targets)):
@@ -139,18 +130,14 @@ def link_back(
         keys = np.empty(count + last - first, np.int64)
         for i in range(len(keys)):
             other = np.int64(links[row, i]) if i < count else sources[first + i - count]
-            value = record_distance(
-                data, words, other * stride, data, words, ints, row * stride, inner
-            )
+            value = record_distance(data + other * stride, data + row * stride, inner)
             keys[i] = make_key(value, other)
         keys.sort()
-        degrees[row] = select(
-            data, words, ints, stride, inner, row, keys, len(keys), links[row], degree, alpha
-        )
+        degrees[row] = select(data, stride, inner, row, keys, len(keys), links[row], degree, alpha)
 
 
 @jit(f"void({_RECORDS}, i4[:, ::1], i4[::1], i8, i8, i8, f4)")
-def trim_rows(data, words, ints, stride, inner, links, degrees, first, last, degree, alpha):
+def trim_rows(data, stride, inner, links, degrees, first, last, degree, alpha):
     """Choose `degree` links for the rows of [first, last) that have more."""
     for row in range(first, last):
         count = degrees[row]
@@ -159,14 +146,10 @@ def trim_rows(data, words, ints, stride, inner, links, degrees, first, last, deg
         keys = np.empty(count, np.int64)
         for i in range(count):
             other = np.int64(links[row, i])
-            value = record_distance(
-                data, words, other * stride, data, words, ints, row * stride, inner
-            )
+            value = record_distance(data + other * stride, data + row * stride, inner)
             keys[i] = make_key(value, other)
         keys.sort()
-        degrees[row] = select(
-            data, words, ints, stride, inner, row, keys, count, links[row], degree, alpha
-        )
+        degrees[row] = select(data, stride, inner, row, keys, count, links[row], degree, alpha)
 
 
 @jit("i8(Array(i4, 2, 'C', readonly=True), i8, u1[::1], i8[::1])")

@@ -22,15 +22,15 @@ from vecdb.kernels.leaves import (
     project,
     trailing_zeros,
 )
+from vecdb.kernels.memory import address, read_f32, read_i32
 from vecdb.kernels.scan import pool_key
 from vecdb.quant.neighbours import BLOCK, HEAD
-from vecdb.quant.record import FLOAT_DIMS, encode_record, record_distance
+from vecdb.quant.record import FLOAT_DIMS, encode_record, header, record_bytes, record_distance
 
 __all__ = ["CALL", "SHAPE", "search_rows"]
 
 _BYTES = "Array(u1, 1, 'C', readonly=True)"
 _FLOATS = "Array(f4, 1, 'C', readonly=True)"
-_INTS = "Array(i4, 1, 'C', readonly=True)"
 _WHOLE = "Array(i8, 1, 'C', readonly=True)"
 
 SHAPE = (
@@ -67,17 +67,16 @@ def center(metric, radius, query, mean, out):
 
 
 @jit(
-    f"UniTuple(i8, 2)({_BYTES}, {_FLOATS}, {_INTS}, {_WHOLE}, {_WHOLE}, {_FLOATS}, f4, f4,"
-    f" {_FLOATS}, {_BYTES}, {_FLOATS}, {_INTS}, {_BYTES}, u1[::1], i8[::1], i8[::1], u1[::1],"
-    " f4[::1])"
+    f"UniTuple(i8, 2)(i8, {_WHOLE}, {_WHOLE}, {_FLOATS}, f4, f4, i8, i8, {_BYTES}, u1[::1],"
+    " i8[::1], i8[::1], i8, f4[::1])"
 )
 def walk(
-    data, words, ints, shape, call, units, unit, shift,
-    x, own, own_words, own_ints, allowed, visited, pool, best, table, out,
+    data, shape, call, units, unit, shift, x, own, allowed, visited, pool, best, table, out
 ):  # fmt: skip
     """Expand nodes until the pool holds none that is not; `best` gets the nearest allowed ones.
 
-    Returns the number of expanded nodes and of those that entered the pool.
+    `data`, `x` (the centred query), `own` (its record) and `table` are addresses. Returns the
+    number of expanded nodes and of those that entered the pool.
     """
     inner, stride, record, blocks, dims, bits, entry = (
         shape[3], shape[4], shape[5], shape[6], shape[7], shape[8], shape[9]
@@ -87,72 +86,70 @@ def walk(
     chunks = dims * bits // 16
     block_bytes = HEAD + chunks * 64
     local = inner <= FLOAT_DIMS
-    patterns = out.view(np.int32)
-    nodes = len(visited) - 1  # a mapped file may hold anything: links are checked when followed
+    estimates = address(out)
+    keys, nearest = address(pool) + 64, address(best) + 64
     tag = next_tag(visited)
     pool[8:] = EMPTY
     best[8:] = EMPTY
     visited[1 + entry] = tag
-    pool_insert(pool, 8, ef, np.int64(entry) << 1)
+    pool[8] = np.int64(entry) << 1
     position = 0
     hops = 0
     entered = 1
     while True:
-        position = pool_next(pool, 8, ef, position & ~7)
+        position = pool_next(keys, ef, position & ~7)
         if position < 0:
             return hops, entered
         node = key_row(pool[8 + position])
         pool[8 + position] |= 1
-        at = node * stride
+        at = data + node * stride
         if ahead:
-            following = pool_next(pool, 8, ef, position & ~7)
+            following = pool_next(keys, ef, position & ~7)
             if following >= 0:
-                prefetch_bytes(data, key_row(pool[8 + following]) * stride, stride)
-        exact = record_distance(data, words, at, own, own_words, own_ints, 0, inner)
+                prefetch_bytes(data + key_row(pool[8 + following]) * stride, stride)
+        exact = record_distance(at, own, inner)
         hops += 1
         if every or allowed[node >> 3] >> (node & 7) & 1:
             key = make_key(exact, node)
             if key < best[7 + keep]:
-                pool_insert(best, 8, keep, key)
-        if local:  # codes of a few dimensions are refined by a table around the node itself
+                pool_insert(nearest, keep, key)
+        if local:  # codes of a few dimensions are read by a table made around the node itself
             for i in range(inner):
-                out[i] = x[i] - words[(at >> 2) + i]
-            for i in range(inner, dims):
-                out[i] = 0
-            unit, shift = fill_table(out, bits, dims * bits // 4, table)
+                out[i] = read_f32(x + 4 * i) - read_f32(at + 4 * i)
+            out[inner:] = 0
+            unit, shift = fill_table(estimates, bits, dims * bits // 4, table)
             unit *= res_unit
             shift *= res_unit
         for b in range(blocks):
             link = at + record + b * block_bytes
             limit = pool[7 + ef] >> 32
-            mask = estimate(data, link, chunks, table, exact, add_unit, unit, shift, limit, out)
+            mask = estimate(link, chunks, table, exact, add_unit, unit, shift, limit, estimates)
             while mask:
                 lane = trailing_zeros(mask)
                 mask &= mask - 1
-                neighbour = np.int64(ints[(link >> 2) + lane])
-                if not 0 <= neighbour < nodes or visited[1 + neighbour] == tag:
+                neighbour = np.int64(read_i32(link + 4 * lane))
+                if visited[1 + neighbour] == tag:
                     continue
-                key = (np.int64(patterns[lane]) << 32) | (neighbour << 1)
+                key = make_key(out[lane], neighbour)
                 if key < pool[7 + ef]:
                     visited[1 + neighbour] = tag
-                    position = min(position, pool_insert(pool, 8, ef, key))
+                    position = min(position, pool_insert(keys, ef, key))
                     entered += 1
 
 
-@jit(f"i8({_BYTES}, {_WHOLE}, {_BYTES}, i8, f4, i8[::1], i8, i8[::1], i8, i8[::1], f4[::1])")
-def rescore(raw, shape, queries, query, norm, best, keep, final, k, rows, distances):
+@jit("i8(i8, i8, b1, i8, i8, f4, i8[::1], i8, i8[::1], i8, i8[::1], f4[::1])")
+def rescore(raw, metric, half, dim, query, norm, best, keep, final, k, rows, distances):
     """Order the best nodes by their true distance, read from the raw rows; return how many."""
-    metric, half, dim = shape[0], shape[1] == 1, shape[2]
     row_bytes = dim * (2 if half else 4)
     final[8:] = EMPTY
     count = 0
     while count < keep and best[8 + count] != EMPTY:
-        prefetch_bytes(raw, key_row(best[8 + count]) * row_bytes, row_bytes)
+        prefetch_bytes(raw + key_row(best[8 + count]) * row_bytes, row_bytes)
         count += 1
     for i in range(count):
         node = key_row(best[8 + i])
-        value = distance(metric, half, raw, node * row_bytes, queries, query * dim * 4, dim, norm)
-        pool_insert(final, 8, len(final) - 8, pool_key(value, node))
+        value = distance(metric, half, raw + node * row_bytes, query, dim, norm)
+        pool_insert(address(final) + 64, len(final) - 8, pool_key(value, node))
     for i in range(min(k, count)):
         key = final[8 + i]
         pattern = key >> 32
@@ -175,42 +172,43 @@ def search_rows(
     `fixed` holds the graph's mean, scales and matrix one after the other; `units` its add_unit,
     res_unit and radius.
     """
-    metric, inner, blocks, dims, bits = shape[0], shape[3], shape[6], shape[7], shape[8]
+    metric, half, dim = shape[0], shape[1] == 1, shape[2]
+    inner, blocks, dims, bits = shape[3], shape[6], shape[7], shape[8]
     k, ef, keep = call[0], call[1], call[2]
-    words, ints = data.view(np.float32), data.view(np.int32)
     padded = dims + 15 & ~15
     mean = fixed[: 4 * inner].view(np.float32)
-    scales = fixed[4 * inner : 4 * (inner + padded)].view(np.float32)
-    matrix = fixed[4 * (inner + padded) :]
-    query_bytes = queries.reshape(-1).view(np.uint8)
-    groups = inner + 3 >> 2
+    scales = address(fixed) + 4 * inner
+    matrix = scales + 4 * padded
     pool = np.empty(8 + ef, np.int64)
     best = np.empty(8 + keep, np.int64)
     final = np.empty(8 + (k + 7 & ~7), np.int64)
     pool[:8], best[:8], final[:8] = LEAST, LEAST, LEAST
     x = np.empty(inner, np.float32)
-    own = np.full(4 * inner + 128 & ~3, 128, np.uint8)
-    own_words, own_ints = own.view(np.float32), own.view(np.int32)
+    own = np.full(record_bytes(inner) + 64, 128, np.uint8)
+    own_header = header(address(own), inner)
     projected = np.empty(padded, np.float32)
     table = np.empty(4 * bits * dims, np.uint8)
     out = np.empty(BLOCK, np.float32)
     unit = shift = np.float32(0)
     for j in range(len(queries)):
         norm = center(metric, units[2], queries[j], mean, x)
-        encode_record(x, own, own_words, own_ints, 0)
+        encode_record(address(x), inner, address(own))
         if inner > FLOAT_DIMS:
-            scale, total = own_words[groups + 1], np.int64(own_ints[groups + 2])
-            project(matrix, scales, own, groups, scale, total, projected)
-            unit, shift = fill_table(projected, bits, dims * bits // 4, table)
+            project(
+                matrix, scales, address(own), padded >> 4, inner + 3 >> 2,
+                read_f32(own_header + 4), np.int64(read_i32(own_header + 8)), address(projected),
+            )  # fmt: skip
+            unit, shift = fill_table(address(projected), bits, dims * bits // 4, address(table))
             unit *= units[1]
             shift *= units[1]
         hops, entered = walk(
-            data, words, ints, shape, call, units, unit, shift,
-            x, own, own_words, own_ints, allowed, visited, pool, best, table, out,
+            address(data), shape, call, units, unit, shift, address(x), address(own), allowed,
+            visited, pool, best, address(table), out,
         )  # fmt: skip
         count = rescore(
-            raw, shape, query_bytes, j, norm, best, keep, final, k, rows[j], distances[j]
-        )
+            address(raw), metric, half, dim, address(queries) + 4 * dim * j, norm, best, keep,
+            final, k, rows[j], distances[j],
+        )  # fmt: skip
         counters[0] += hops
         counters[1] += hops * blocks * BLOCK
         counters[2] += count

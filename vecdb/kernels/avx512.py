@@ -1,8 +1,7 @@
 """The leaves of every kernel, for CPUs with AVX-512 (VBMI and VNNI).
 
 :mod:`vecdb.kernels.portable` has the same functions, one for one, in plain numba: it is the path
-for other CPUs and the oracle of the tests. All take flat byte arrays and byte offsets, so the same
-leaf reads a mapped file, a row of a graph or a scratch buffer.
+for other CPUs and the oracle of the tests. All take addresses (:mod:`vecdb.kernels.memory` says why).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from vecdb.kernels.jit import jit
 from vecdb.kernels.vector import (
     add_i32, address, and_u8, below_i32, bits, blend_u8, dpbusd, even_i64, fma, head_f16,
     head_f32, load_f16, load_f32, load_i64, load_u8, max_f32, max_i64, min_i64, mul_f32, or_u8,
-    permute_u8, prefetch, repeat_flipped, shift_u8, splat_f32, splat_i64, splat_u8, store_f32, store_i64,
+    permute_u8, prefetch, read_f32, read_i64, repeat_flipped, shift_u8, splat_f32, splat_i64, splat_u8, store_f32, store_i64,
     store_u8x16, sub_f32, sum_f32, sum_i32, to_f32, trailing_zeros, xor_u8, zero_i32,
 )  # fmt: skip
 
@@ -24,8 +23,6 @@ __all__ = [
     "prefetch_bytes", "project", "trailing_zeros",
 ]  # fmt: skip
 
-_BYTES = "Array(u1, 1, 'C', readonly=True)"
-_FLOATS = "Array(f4, 1, 'C', readonly=True)"
 _SELECT = ((np.arange(64) % 4) << 4).astype(np.uint8)  # which of a chunk's four tables a byte uses
 # the value of digit d of the nibble 0 ... 15, for 1, 2 and 4 bits a digit: rows b >> 1, then d
 _LANES = np.array(
@@ -73,15 +70,13 @@ def _step(metric: int, x: Any, q: Any, a: Any, b: Any) -> Any:
     return fma(x, q, a), b
 
 
-@jit(f"f4(i8, b1, {_BYTES}, i8, {_BYTES}, i8, i8, f4)")
-def distance(metric, half, data, offset, query, query_offset, dim, query_norm):
+@jit("f4(i8, b1, i8, i8, i8, f4)")
+def distance(metric, half, x, q, dim, query_norm):
     """Distance of one row (float32, or float16 if `half`) to a float32 query.
 
     metric 0: squared Euclid, 1: 1 - cosine (`query_norm` is |q|), 2: -dot.
     """
     width = 2 if half else 4
-    x = address(data) + offset
-    q = address(query) + query_offset
     zero = splat_f32(np.float32(0))
     a0, a1, a2, a3 = zero, zero, zero, zero
     b0, b1, b2, b3 = zero, zero, zero, zero
@@ -106,13 +101,10 @@ def distance(metric, half, data, offset, query, query_offset, dim, query_norm):
     return _finish(metric, a, b, query_norm)
 
 
-@jit(f"void(i8, b1, {_BYTES}, i8, i8, i8, i8, {_BYTES}, i8, i8, f4, f4[::1])")
-def distance4(metric, half, data, o0, o1, o2, o3, query, query_offset, dim, query_norm, out):
-    """Distances of four rows to one query, which is read once: out[0 ... 3]."""
+@jit("UniTuple(f4, 4)(i8, b1, i8, i8, i8, i8, i8, i8, f4)")
+def distance4(metric, half, x0, x1, x2, x3, q, dim, query_norm):
+    """Distances of four rows to one query, which is read once."""
     width = 2 if half else 4
-    base = address(data)
-    x0, x1, x2, x3 = base + o0, base + o1, base + o2, base + o3
-    q = address(query) + query_offset
     zero = splat_f32(np.float32(0))
     a0, a1, a2, a3 = zero, zero, zero, zero
     b0, b1, b2, b3 = zero, zero, zero, zero
@@ -132,17 +124,17 @@ def distance4(metric, half, data, o0, o1, o2, o3, query, query_offset, dim, quer
         a1, b1 = _step(metric, _head(half, x1 + at, count), v, a1, b1)
         a2, b2 = _step(metric, _head(half, x2 + at, count), v, a2, b2)
         a3, b3 = _step(metric, _head(half, x3 + at, count), v, a3, b3)
-    out[0] = _finish(metric, sum_f32(a0), sum_f32(b0), query_norm)
-    out[1] = _finish(metric, sum_f32(a1), sum_f32(b1), query_norm)
-    out[2] = _finish(metric, sum_f32(a2), sum_f32(b2), query_norm)
-    out[3] = _finish(metric, sum_f32(a3), sum_f32(b3), query_norm)
+    return (
+        _finish(metric, sum_f32(a0), sum_f32(b0), query_norm),
+        _finish(metric, sum_f32(a1), sum_f32(b1), query_norm),
+        _finish(metric, sum_f32(a2), sum_f32(b2), query_norm),
+        _finish(metric, sum_f32(a3), sum_f32(b3), query_norm),
+    )
 
 
-@jit(f"i8({_BYTES}, i8, {_BYTES}, i8, i8)", inline=True)
-def dot_codes(left, left_offset, right, right_offset, count):
-    """Sum of u * (v - 128) over `count` bytes u of the left and v of the right."""
-    u = address(left) + left_offset
-    v = address(right) + right_offset
+@jit("i8(i8, i8, i8)", inline=True)
+def dot_codes(u, v, count):
+    """Sum of left * (right - 128) over `count` bytes at two addresses."""
     flip = splat_u8(np.uint8(128))
     s0, s1, s2, s3 = zero_i32(), zero_i32(), zero_i32(), zero_i32()
     i = 0
@@ -171,20 +163,17 @@ def _store_products(sums, total, unit, scales, at):
     store_f32(at, mul_f32(s, load_f32(scales)))
 
 
-@jit(f"void({_BYTES}, {_FLOATS}, {_BYTES}, i8, f4, i8, f4[::1])")
-def project(matrix, scales, codes, groups, unit, total, out):
+@jit("void(i8, i8, i8, i8, i8, f4, i8, i8)")
+def project(matrix, scales, codes, blocks, groups, unit, total, out):
     """out = matrix @ query, from bytes (value + 128) of both.
 
     The matrix stands in blocks of 16 rows: for every group of four columns, four bytes of each
     row. `codes` are the query's columns, a multiple of four, whose codes sum to `total`.
     """
-    m = address(matrix)
-    q = address(codes)
-    o = address(out)
-    f = address(scales)
+    m, q, o, f = matrix, codes, out, scales
     step = groups * 64
     b = 0
-    while b + 8 <= len(scales) // 16:
+    while b + 8 <= blocks:
         s0, s1, s2, s3 = zero_i32(), zero_i32(), zero_i32(), zero_i32()
         s4, s5, s6, s7 = zero_i32(), zero_i32(), zero_i32(), zero_i32()
         at = m + b * step
@@ -209,7 +198,7 @@ def project(matrix, scales, codes, groups, unit, total, out):
         _store_products(s6, total, unit, here + 384, there + 384)
         _store_products(s7, total, unit, here + 448, there + 448)
         b += 8
-    while b < len(scales) // 16:
+    while b < blocks:
         s0, s1 = zero_i32(), zero_i32()
         at = m + b * step
         for g in range(0, groups - 1, 2):
@@ -222,14 +211,13 @@ def project(matrix, scales, codes, groups, unit, total, out):
         b += 1
 
 
-@jit("UniTuple(f4, 2)(f4[::1], i8, i8, u1[::1])")
+@jit("UniTuple(f4, 2)(i8, i8, i8, i8)")
 def fill_table(query, bits, subspaces, table):
     """Write 16 bytes for each nibble-subspace of a projected query; return (unit, shift).
 
     A nibble holds 4 / bits dimensions. Its entry v stands for the sum of o_d q_d over the codes o
     of v, so a sum of entries times `unit` plus `shift` is the dot product with the whole code.
     """
-    t = address(table)
     lane = address(_LANES) + (bits >> 1) * 256
     levels = (1 << bits) - 1
     per = 4 // bits
@@ -237,7 +225,7 @@ def fill_table(query, bits, subspaces, table):
     for s in range(subspaces):
         width = np.float32(0)
         for d in range(per):
-            width += abs(query[s * per + d])
+            width += abs(read_f32(query + 4 * (s * per + d)))
         widest = max(widest, width)
     unit = max(widest * np.float32(levels / 255), np.float32(1e-30))
     inverse = np.float32(1) / unit
@@ -246,26 +234,26 @@ def fill_table(query, bits, subspaces, table):
         least = np.float32(0)
         total = splat_f32(np.float32(0.5))
         for d in range(per):
-            value = query[s * per + d]
+            value = read_f32(query + 4 * (s * per + d))
             least -= abs(value) * np.float32(0.5 * levels)
             total = fma(load_f32(lane + d * 64), splat_f32(value * inverse), total)
         total = fma(splat_f32(inverse), splat_f32(-least), total)
-        store_u8x16(t + s * 16, total)
+        store_u8x16(table + s * 16, total)
         shift += least
     return unit, shift
 
 
-@jit(f"i8({_BYTES}, i8, i8, u1[::1], f4, f4, f4, f4, i8, f4[::1])", inline=True)
-def estimate(rows, links, chunks, table, base, add_unit, unit, shift, limit, out):
+@jit("i8(i8, i8, i8, f4, f4, f4, f4, i8, i8)", inline=True)
+def estimate(links, chunks, table, base, add_unit, unit, shift, limit, out):
     """Estimated distances of the 32 neighbours in a block of a row; a bit for each below `limit`.
 
-    `links` is the offset of the block [ids | fadd | fres | codes]; the estimate is
+    `links` is the address of the block [ids | fadd | fres | codes]; the estimate is
     max(0, base + add_unit * fadd + fres * (unit * sum + shift)), its float bits are compared with
     `limit`.
     """
-    at = address(rows) + links + 128
+    at = links + 128
     code = at + 128
-    t = address(table)
+    t = table
     nibble, ones = splat_u8(np.uint8(15)), splat_u8(np.uint8(1))
     select = load_u8(address(_SELECT))
     low0, low1, high0, high1 = zero_i32(), zero_i32(), zero_i32(), zero_i32()
@@ -291,47 +279,43 @@ def estimate(rows, links, chunks, table, base, add_unit, unit, shift, limit, out
     high = fma(to_f32(add_i32(high0, high1)), scale, offset)
     low = max_f32(fma(load_f16(at + 64), low, fma(load_f16(at), add, start)), zero)
     high = max_f32(fma(load_f16(at + 96), high, fma(load_f16(at + 32), add, start)), zero)
-    o = address(out)
-    store_f32(o, low)
-    store_f32(o + 64, high)
+    store_f32(out, low)
+    store_f32(out + 64, high)
     return below_i32(bits(low), limit) | (below_i32(bits(high), limit) << 16)
 
 
-@jit("i8(i8[::1], i8, i8, i8)", inline=True)
-def pool_insert(pool, start, size, key):
-    """Insert `key` into the ascending pool[start : start + size], dropping its last.
+@jit("i8(i8, i8, i8)", inline=True)
+def pool_insert(pool, size, key):
+    """Insert `key` into `size` ascending keys at the address `pool`, dropping the last.
 
-    `size` is a multiple of 8 and pool[start - 1] a sentinel below every key. Returns the first
-    position (a multiple of 8, from `start`) that changed.
+    `size` is a multiple of 8, and a sentinel below every key stands before the first. Returns the
+    first position (a multiple of 8) that changed.
     """
-    at = address(pool) + start * 8
     block = size - 8
     new = splat_i64(key)
     while True:
-        here = at + block * 8
+        here = pool + block * 8
         before = load_i64(here - 8)
         moved = min_i64(load_i64(here), max_i64(before, new))
         store_i64(here, moved)
-        if pool[start + block - 1] <= key:
+        if read_i64(here - 8) <= key:
             return block
         block -= 8
 
 
-@jit("i8(i8[::1], i8, i8, i8)", inline=True)
-def pool_next(pool, start, size, position):
+@jit("i8(i8, i8, i8)", inline=True)
+def pool_next(pool, size, position):
     """First position from `position` (a multiple of 8) on whose key is even, or -1."""
-    at = address(pool) + start * 8
     while position < size:
-        mask = even_i64(load_i64(at + position * 8))
+        mask = even_i64(load_i64(pool + position * 8))
         if mask:
             return position + trailing_zeros(mask)
         position += 8
     return -1
 
 
-@jit(f"void({_BYTES}, i8, i8)")
-def prefetch_bytes(data, offset, count):
+@jit("void(i8, i8)", inline=True)
+def prefetch_bytes(at, count):
     """Ask for `count` bytes, a line at a time."""
-    at = address(data) + offset
     for line in range(0, count, 64):
         prefetch(at + line)

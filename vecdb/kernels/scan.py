@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from vecdb.errors import ArgumentError, describe
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import distance, distance4, pool_insert, prefetch_bytes
+from vecdb.kernels.memory import address
 from vecdb.workers import Workers
 
 __all__ = ["METRICS", "flat", "rescore", "scan"]
@@ -31,7 +32,7 @@ _SPLIT_BYTES = (
 )  # rows worth a thread of their own: 0.3 ms of work against 45 us of hand-over
 
 
-@jit("i8(f4, i8)")
+@jit("i8(f4, i8)", inline=True)
 def pool_key(value, row):
     """Order of a hit: by distance (it may be negative), then by row. NaN sorts as infinity."""
     if value != value:
@@ -74,51 +75,46 @@ def scan_rows(metric, half, data, dim, start, stop, every, allowed, queries, nor
     """
     row_bytes = dim * (2 if half else 4)
     size = pools.shape[1] - 8
-    out = np.empty(4, np.float32)
+    base = address(data)
     for block in range(start, stop, len(rows)):
         count = list_allowed(every, allowed, block, min(stop, block + len(rows)), rows)
         for j in range(len(norms)):
-            pool = pools[j]
-            query = j * dim * 4
-            i = 0
-            while i + 4 <= count:
+            pool = address(pools) + 8 * (j * pools.shape[1] + 8)
+            query = address(queries) + j * dim * 4
+            for i in range(0, count - 3, 4):
                 if not every and j == 0 and i + 8 <= count:
                     for ahead in range(i + 4, i + 8):
-                        prefetch_bytes(data, rows[ahead] * row_bytes, row_bytes)
-                distance4(
-                    metric, half, data, rows[i] * row_bytes, rows[i + 1] * row_bytes,
-                    rows[i + 2] * row_bytes, rows[i + 3] * row_bytes, queries, query, dim,
-                    norms[j], out,
+                        prefetch_bytes(base + rows[ahead] * row_bytes, row_bytes)
+                found = distance4(
+                    metric, half, base + rows[i] * row_bytes, base + rows[i + 1] * row_bytes,
+                    base + rows[i + 2] * row_bytes, base + rows[i + 3] * row_bytes, query, dim,
+                    norms[j],
                 )  # fmt: skip
                 for lane in range(4):
-                    key = pool_key(out[lane], rows[i + lane])
-                    if key < pool[size + 7]:
-                        pool_insert(pool, 8, size, key)
-                i += 4
-            while i < count:
-                value = distance(
-                    metric, half, data, rows[i] * row_bytes, queries, query, dim, norms[j]
-                )
+                    key = pool_key(found[lane], rows[i + lane])
+                    if key < pools[j, size + 7]:
+                        pool_insert(pool, size, key)
+            for i in range(count & ~3, count):
+                value = distance(metric, half, base + rows[i] * row_bytes, query, dim, norms[j])
                 key = pool_key(value, rows[i])
-                if key < pool[size + 7]:
-                    pool_insert(pool, 8, size, key)
-                i += 1
+                if key < pools[j, size + 7]:
+                    pool_insert(pool, size, key)
 
 
 @jit(f"void(i8, b1, {_BYTES}, i8, i8, {_BYTES}, f4[::1], i8[:, ::1], f4[:, ::1])")
 def rescore_rows(metric, half, data, dim, total, queries, norms, rows, out):
     """Distances of each query to its own list of rows; infinity where the list holds -1."""
     row_bytes = dim * (2 if half else 4)
+    base = address(data)
     for j in range(len(norms)):
+        query = address(queries) + j * dim * 4
         for i in range(rows.shape[1]):
             if i + 4 < rows.shape[1] and 0 <= rows[j, i + 4] < total:
-                prefetch_bytes(data, rows[j, i + 4] * row_bytes, row_bytes)
+                prefetch_bytes(base + rows[j, i + 4] * row_bytes, row_bytes)
+            out[j, i] = np.inf
             if 0 <= rows[j, i] < total:
-                out[j, i] = distance(
-                    metric, half, data, rows[j, i] * row_bytes, queries, j * dim * 4, dim, norms[j]
-                )
-            else:
-                out[j, i] = np.inf
+                at = base + rows[j, i] * row_bytes
+                out[j, i] = distance(metric, half, at, query, dim, norms[j])
 
 
 def flat(array: NDArray[Any]) -> NDArray[np.uint8]:

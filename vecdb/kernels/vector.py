@@ -190,6 +190,30 @@ def store_u8x16(builder: Any, at: Any, x: Any) -> Any:
     return _store(builder, at, builder.trunc(wide, ir.VectorType(_I8, 16)))
 
 
+# --- single values --------------------------------------------------------------------------
+
+
+def _scalar(name: str, kind: Any, element: ir.Type) -> tuple[Any, Any]:
+    """The pair (read, write) of a type of number."""
+
+    def read(builder: Any, at: Any) -> Any:
+        return _load(builder, at, element)
+
+    def write(builder: Any, at: Any, value: Any) -> Any:
+        return _store(builder, at, value)
+
+    read.__name__, read.__doc__ = f"read_{name}", "The value at an address."
+    write.__name__, write.__doc__ = f"write_{name}", "Store a value at an address."
+    return _operation(kind, types.int64)(read), _operation(types.void, types.int64, kind)(write)
+
+
+read_u8, write_u8 = _scalar("u8", types.uint8, _I8)
+read_u16, _ = _scalar("u16", types.uint16, _I16)
+read_i32, write_i32 = _scalar("i32", types.int32, _I32)
+read_i64, write_i64 = _scalar("i64", types.int64, _I64)
+read_f32, write_f32 = _scalar("f32", types.float32, _F32)
+
+
 # --- float32 --------------------------------------------------------------------------------
 
 

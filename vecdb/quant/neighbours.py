@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.kernels.jit import jit
+from vecdb.kernels.memory import read_u8, write_u8
 from vecdb.quant.record import record_distance
 
 __all__ = ["BLOCK", "HEAD", "Projection", "encode_neighbours", "fit_projection"]
@@ -86,106 +87,95 @@ def fit_projection(residuals: NDArray[np.float32], dims: int, seed: int) -> Proj
     return Projection(np.ascontiguousarray(table).reshape(blocks, groups, 64), padded)
 
 
-@jit("f4(f4[::1], i8, f4, i4[::1])")
-def _round_code(residual, bits, step, code):
-    """Round to the levels 0 ... 2^bits - 1; return <o, r> / |o|, which the best step maximises."""
-    top = (1 << bits) - 1
+@jit("f4(f4[::1], f4, f4, f4[::1])")
+def _round_code(residual, top, step, code):
+    """Round to the levels 0 ... top; return <o, r> / |o|, which the best step maximises."""
     inverse = np.float32(1) / step
+    middle = np.float32(0.5) * top
     dot = np.float32(0)
     squares = np.float32(0)
     for i in range(len(residual)):
-        level = np.int32(np.floor(residual[i] * inverse + np.float32(1 << (bits - 1))))
-        level = min(max(level, np.int32(0)), np.int32(top))
+        level = np.floor(residual[i] * inverse + (middle + np.float32(0.5)))
+        level = min(max(level, np.float32(0)), top)
         code[i] = level
-        o = np.float32(level) - np.float32(0.5 * top)
-        dot += o * residual[i]
-        squares += o * o
+        dot += (level - middle) * residual[i]
+        squares += (level - middle) * (level - middle)
     return dot / np.sqrt(squares)
 
 
-@jit("f4(f4[::1], i8, i4[::1])")
+@jit("f4(f4[::1], i8, f4[::1])")
 def _best_code(residual, bits, code):
     """Code of a residual at the best of five steps; return <o, r>."""
     squares = np.float32(0)
     for i in range(len(residual)):
         squares += residual[i] * residual[i]
     spread = np.sqrt(squares / np.float32(len(residual)))
-    best = np.float32(-1)
+    top = np.float32((1 << bits) - 1)
     step = spread
     if bits > 1:
+        best = np.float32(-1)
         for trial in SCALES:
             width = spread * np.float32((STEP_2 if bits == 2 else STEP_4) * trial)
-            fit = _round_code(residual, bits, width, code)
+            fit = _round_code(residual, top, width, code)
             if fit > best:
                 best = fit
                 step = width
-    _round_code(residual, bits, step, code)
+    _round_code(residual, top, step, code)
     dot = np.float32(0)
     for i in range(len(residual)):
-        dot += (np.float32(code[i]) - np.float32(0.5 * ((1 << bits) - 1))) * residual[i]
+        dot += (code[i] - np.float32(0.5) * top) * residual[i]
     return dot
 
 
+@jit("void(f4[::1], i8, i8, i8)")
+def _pack_code(code, bits, lane, at):
+    """Put the nibbles of a neighbour into the chunks at address `at`, which were zero."""
+    per = 4 // bits
+    base = at + (lane & 15) * 4
+    shift = 4 if lane >= 16 else 0
+    for s in range(len(code) // per):
+        nibble = 0
+        for d in range(per):
+            nibble |= np.int64(code[s * per + d]) << (bits * d)
+        byte = base + (s >> 2) * 64 + (s & 3)
+        write_u8(byte, np.uint8(read_u8(byte) | nibble << shift))
+
+
 @jit(
-    "void(Array(u1, 1, 'C', readonly=True), Array(f4, 1, 'C', readonly=True),"
-    "Array(i4, 1, 'C', readonly=True), i8, i8, Array(f4, 2, 'C', readonly=True), b1, i4[:, ::1],"
-    "i4[::1], i8, i8, i8, u1[:, ::1], i8, f4[:, ::1], f4[:, ::1])"
+    "void(i8, i8, i8, Array(f4, 2, 'C', readonly=True), b1, i4[:, ::1], i4[::1], i8, i8, i8, i8,"
+    "i8, f4[:, ::1], f4[:, ::1])"
 )
 def encode_neighbours(
-    data,
-    words,
-    ints,
-    stride,
-    inner,
-    places,
-    local,
-    links,
-    degrees,
-    bits,
-    first,
-    last,
-    rows,
-    at,
-    add,
+    data, stride, inner, places, local, links, degrees, bits, first, last, blocks, row_bytes, add,
     res,
-):
-    """Write ids and codes of the nodes in [first, last) into `rows` from byte `at` on.
+):  # fmt: skip
+    """Write the codes of the neighbours of the nodes in [first, last).
 
-    `places` are the projected rows; `local` codes are used around the node, so <o, c> is left out. The factors go to `add` and `res`, (nodes, slots) each, in
-    float32: only when all are known is their float16 unit.
+    `places` are the projected rows; `local` codes are read by a table made around the node, so
+    <o, c> is left out. The blocks of a node stand `row_bytes` apart from address `blocks` on. The
+    factors go to `add` and `res`, (nodes, slots) each: only when all are known is their unit.
     """
     dims = places.shape[1]
-    per = 4 // bits
     block_bytes = HEAD + dims * bits // 16 * 64
+    middle = np.float32(0.5 * ((1 << bits) - 1))
     residual = np.empty(dims, np.float32)
-    code = np.empty(dims, np.int32)
+    code = np.empty(dims, np.float32)
     for node in range(first, last):
         for slot in range(degrees[node]):
             other = np.int64(links[node, slot])
             spread = np.float32(0)
             for i in range(dims):
                 residual[i] = places[other, i] - places[node, i]
-                spread = max(spread, abs(residual[i]))
-            square = record_distance(
-                data, words, other * stride, data, words, ints, node * stride, inner
-            )
+                spread += residual[i] * residual[i]
+            square = record_distance(data + other * stride, data + node * stride, inner)
             add[node, slot] = square
             res[node, slot] = 0
-            block = at + slot // BLOCK * block_bytes + HEAD
-            lane = slot % BLOCK
             if spread > 0:
                 factor = square / _best_code(residual, bits, code)
-                middle = np.float32(0.5 * ((1 << bits) - 1))
                 dot = np.float32(0)
                 for i in range(0 if local else dims):
-                    dot += (np.float32(code[i]) - middle) * places[node, i]
+                    dot += (code[i] - middle) * places[node, i]
                 add[node, slot] = square + np.float32(2) * factor * dot
                 res[node, slot] = np.float32(-2) * factor
-            else:
-                code[:] = 0
-            for s in range(dims // per):
-                nibble = 0
-                for d in range(per):
-                    nibble |= code[s * per + d] << (bits * d)
-                byte = block + (s >> 2) * 64 + (lane & 15) * 4 + (s & 3)
-                rows[node, byte] |= nibble << 4 if lane >= 16 else nibble
+                block = blocks + node * row_bytes + slot // BLOCK * block_bytes
+                _pack_code(code, bits, slot % BLOCK, block + HEAD)

@@ -21,86 +21,73 @@ import numpy as np
 
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import distance, dot_codes
+from vecdb.kernels.memory import address, read_f32, read_i32, write_f32, write_i32, write_u8
 
-__all__ = ["FLOAT_DIMS", "encode_record", "encode_records", "payload_bytes", "record_bytes"]
+__all__ = ["FLOAT_DIMS", "encode_record", "encode_records", "header", "record_bytes",
+           "record_distance"]  # fmt: skip
 
 FLOAT_DIMS = 32
-_BYTES = "Array(u1, 1, 'C', readonly=True)"
-_WORDS = "Array(f4, 1, 'C', readonly=True)"
-_INTS = "Array(i4, 1, 'C', readonly=True)"
 
 
-def payload_bytes(inner: int) -> int:
-    """Bytes of a record before its header, a multiple of four."""
-    return 4 * inner if inner <= FLOAT_DIMS else inner + 3 & ~3
+@jit("i8(i8, i8)", inline=True)
+def header(at, inner):
+    """Address of a record's header."""
+    return at + 4 * inner if inner <= FLOAT_DIMS else at + (inner + 3 & ~3)
 
 
-def record_bytes(inner: int) -> int:
+@jit("i8(i8)", inline=True)
+def record_bytes(inner):
     """Bytes of a whole record, a multiple of 64."""
-    return payload_bytes(inner) + 12 + 63 & ~63
+    return header(0, inner) + 12 + 63 & ~63
 
 
-@jit("void(f4[::1], u1[::1], f4[::1], i4[::1], i8)")
-def encode_record(x, data, words, ints, offset):
-    """Write the record of one centred row at a byte offset; the three arrays are one memory."""
-    inner = len(x)
+@jit("void(i8, i8, i8)")
+def encode_record(x, inner, at):
+    """Write the record of the centred float32 row at address `x` to address `at`."""
+    end = header(at, inner)
     if inner <= FLOAT_DIMS:
         norm = np.float32(0)
         for i in range(inner):
-            words[(offset >> 2) + i] = x[i]
-            norm += x[i] * x[i]
-        header = (offset >> 2) + inner
-        words[header] = norm
-        words[header + 1] = np.float32(1)
-        ints[header + 2] = 0
+            value = read_f32(x + 4 * i)
+            write_f32(at + 4 * i, value)
+            norm += value * value
+        write_f32(end, norm)
+        write_f32(end + 4, np.float32(1))
+        write_i32(end + 8, np.int32(0))
         return
     largest = np.float32(0)
     for i in range(inner):
-        largest = max(largest, abs(x[i]))
+        largest = max(largest, abs(read_f32(x + 4 * i)))
     scale = largest / np.float32(127)
     inverse = np.float32(1) / scale if scale > 0 else np.float32(0)
     total = np.float32(0)  # exact: whole numbers below 2^24; numba would widen integers to 64 bits
     squares = np.float32(0)
     for i in range(inner):
-        code = np.int32(x[i] * inverse + np.float32(128.5))
-        data[offset + i] = np.uint8(code)
+        code = np.uint8(read_f32(x + 4 * i) * inverse + np.float32(128.5))
+        write_u8(at + i, code)
         value = np.float32(code) - np.float32(128)
         total += value
         squares += value * value
-    header = (offset + inner + 3) >> 2
-    words[header] = scale * scale * squares
-    words[header + 1] = scale
-    ints[header + 2] = np.int32(total)
+    write_f32(end, scale * scale * squares)
+    write_f32(end + 4, scale)
+    write_i32(end + 8, np.int32(total))
 
 
-@jit("void(f4[:, ::1], u1[::1], f4[::1], i4[::1], i8, i8)")
-def encode_records(rows, data, words, ints, offset, stride):
-    """Records of consecutive rows, `stride` bytes apart from `offset` on."""
+@jit("void(f4[:, ::1], u1[::1], i8, i8)")
+def encode_records(rows, data, first, stride):
+    """Records of consecutive rows, the first one being row `first` of `data`."""
+    x, at = address(rows), address(data) + first * stride
+    inner = rows.shape[1]
     for i in range(len(rows)):
-        encode_record(rows[i], data, words, ints, offset + i * stride)
+        encode_record(x + 4 * inner * i, inner, at + i * stride)
 
 
-@jit(f"void({_BYTES}, {_WORDS}, i8, f4[::1])")
-def decode_record(data, words, offset, out):
-    """The centred row that a record stands for."""
-    inner = len(out)
+@jit("f4(i8, i8, i8)", inline=True)
+def record_distance(a, b, inner):
+    """Squared Euclidean distance of the records at two addresses."""
     if inner <= FLOAT_DIMS:
-        for i in range(inner):
-            out[i] = words[(offset >> 2) + i]
-        return
-    scale = words[((offset + inner + 3) >> 2) + 1]
-    for i in range(inner):
-        out[i] = scale * (np.float32(data[offset + i]) - np.float32(128))
-
-
-@jit(f"f4({_BYTES}, {_WORDS}, i8, {_BYTES}, {_WORDS}, {_INTS}, i8, i8)", inline=True)
-def record_distance(data, words, offset, other, other_words, other_ints, other_offset, inner):
-    """Squared Euclidean distance of two records."""
-    if inner <= FLOAT_DIMS:
-        return distance(0, False, data, offset, other, other_offset, inner, np.float32(1))
-    a = (offset + inner + 3) >> 2
-    b = (other_offset + inner + 3) >> 2
-    dot = dot_codes(data, offset, other, other_offset, inner) - 128 * np.int64(other_ints[b + 2])
-    scale = words[a + 1] * other_words[b + 1]
-    value = words[a] + other_words[b] - np.float32(2) * scale * np.float32(dot)
-    return max(value, np.float32(0))
+        return distance(0, False, a, b, inner, np.float32(1))
+    end, other = header(a, inner), header(b, inner)
+    dot = dot_codes(a, b, inner) - 128 * np.int64(read_i32(other + 8))
+    scale = np.float32(-2) * read_f32(end + 4) * read_f32(other + 4)
+    return max(read_f32(end) + read_f32(other) + scale * np.float32(dot), np.float32(0))

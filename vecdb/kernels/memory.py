@@ -1,0 +1,58 @@
+"""Reading and writing memory by address, for kernels.
+
+Leaves take addresses, not arrays: numba counts references for every array that is passed on, with
+atomic instructions, and in a leaf of 15 ns that was three quarters of the time. The caller keeps the
+arrays alive. Under ``NUMBA_DISABLE_JIT=1`` the same functions go through ctypes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from vecdb.kernels.jit import INTERPRETED
+
+__all__ = [
+    "address", "read_f32", "read_i32", "read_i64", "read_u16", "read_u8", "write_f32", "write_i32",
+    "write_i64", "write_u8",
+]  # fmt: skip
+
+if INTERPRETED:
+
+    def address(array: Any) -> int:
+        """Address of an array's first byte."""
+        return int(array.ctypes.data)
+
+    def _reader(kind: Any, scalar: Any) -> Any:
+        return lambda at: scalar(kind.from_address(int(at)).value)
+
+    def _writer(kind: Any, python: Any) -> Any:
+        def write(at: int, value: Any) -> None:
+            kind.from_address(int(at)).value = python(value)
+
+        return write
+
+    read_u8 = _reader(ctypes.c_uint8, np.uint8)
+    read_u16 = _reader(ctypes.c_uint16, np.uint16)
+    read_i32 = _reader(ctypes.c_int32, np.int32)
+    read_i64 = _reader(ctypes.c_int64, np.int64)
+    read_f32 = _reader(ctypes.c_float, np.float32)
+    write_u8 = _writer(ctypes.c_uint8, int)
+    write_i32 = _writer(ctypes.c_int32, int)
+    write_i64 = _writer(ctypes.c_int64, int)
+    write_f32 = _writer(ctypes.c_float, float)
+else:
+    from vecdb.kernels.vector import (
+        address,
+        read_f32,
+        read_i32,
+        read_i64,
+        read_u8,
+        read_u16,
+        write_f32,
+        write_i32,
+        write_i64,
+        write_u8,
+    )
