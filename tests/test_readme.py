@@ -24,7 +24,7 @@ def test_the_python_snippets_run_in_order(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "strategy=" in done.stdout
+    assert "pruned" in done.stdout
 
 
 def test_the_first_snippet_has_twelve_lines() -> None:
