@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from pathlib import Path
@@ -139,6 +140,23 @@ def test_a_snapshot_never_changes(lab: Any) -> None:
     assert lab.contents(pinned) == before
     with pytest.raises(ReadOnlyError):
         pinned.append(lab.batch([7]))
+
+
+def test_views_outlive_close_and_compaction_and_nothing_is_kept_after_them(lab: Any) -> None:
+    store = lab.create()
+    store.append(lab.batch(range(100)))
+    store.flush()
+    view = store.snapshot.parts[0].data.vectors[10:20]
+    (name,) = lab.files("seg")
+    store.delete(np.arange(0, 100, 2))
+    store.optimize()
+    assert not (lab.folder / name).exists()
+    store.close()
+    assert view[:, 0].tolist() == list(range(10, 20))
+    assert name in Path("/proc/self/maps").read_text()
+    del view
+    gc.collect()
+    assert str(lab.folder) not in Path("/proc/self/maps").read_text()
 
 
 def test_columns_that_come_later_read_null_in_older_rows(lab: Any) -> None:

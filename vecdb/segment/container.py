@@ -154,29 +154,33 @@ class Container:
         if name in self._verified:
             return
         section = self._section(name)
-        bad = self.bad_blocks(name)
+        self.verify_blocks(name, 0, section.blocks)
+        self._verified.add(name)
+
+    def verify_blocks(self, name: str, start: int, stop: int) -> None:
+        """Hash some blocks of a section; raises CorruptionError when a byte has changed."""
+        bad = self.bad_blocks(name, start, stop)
         if bad:
+            section = self._section(name)
             first = section.offset + bad[0] * f.BLOCK
             raise self.damaged(
                 f"section {name!r} as it was written",
                 f"changed bytes in {len(bad)} of {section.blocks} blocks, the first at {first}",
             )
-        self._verified.add(name)
 
-    def bad_blocks(self, name: str) -> list[int]:
-        """Numbers of the blocks of a section whose bytes have changed; all of them when their
+    def bad_blocks(self, name: str, start: int = 0, stop: int | None = None) -> list[int]:
+        """Numbers of the blocks, of all or some, whose bytes have changed; all of them when their
         hashes have."""
         section = self._section(name)
         try:
             stored = self.block_hashes(name)
         except CorruptionError:
-            return list(range(max(section.blocks, 1)))
+            return list(range(start, stop or max(section.blocks, 1)))
         data = self.mapping.array(section.offset, np.uint8, (section.length,)).data
-        starts = range(0, section.length, f.BLOCK)
         return [
             block
-            for block, (start, digest) in enumerate(zip(starts, stored.tolist(), strict=True))
-            if xxhash.xxh3_64_intdigest(data[start : start + f.BLOCK]) != digest
+            for block, digest in enumerate(stored[start:stop].tolist(), start)
+            if xxhash.xxh3_64_intdigest(data[block * f.BLOCK : (block + 1) * f.BLOCK]) != digest
         ]
 
     def block_hashes(self, name: str) -> npt.NDArray[np.uint64]:

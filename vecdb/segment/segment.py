@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Segment", "write_segment"]
 
 _log = logging.getLogger("vecdb")
+_CHECKED_BYTES = 8 << 20  # of vectors hashed at a time, while they are in the processor's cache
 
 
 class Segment:
@@ -46,6 +47,8 @@ class Segment:
         The collection's schema; columns that are younger than the file read null.
     files : tuple of Container
         The segment file and, where there is one, its index file.
+    on_damage : callable or None
+        Called when the index proves damaged on first use.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Segment:
     ) -> None:
         self.rows = rows
         self.schema = schema
+        self.on_damage: Callable[[], None] | None = None
         self._file = container
         self._index = index
         self._graph: Graph | None = None
@@ -146,6 +150,8 @@ class Segment:
             except CorruptionError as error:
                 _log.warning("exact scan until the index is rebuilt: %s", error)
             self._graph_opened = True
+            if self._graph is None and self.on_damage is not None:
+                self.on_damage()
         return self._graph
 
     @property
@@ -181,20 +187,50 @@ class Segment:
         """Hash the vectors, which :attr:`vectors` does not; raises CorruptionError."""
         self._file.verify("vectors")
 
+    def checked_vectors(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """All vectors in order as (first row, block of rows), each hashed just before: one pass
+        over a file that may be larger than memory.
+
+        Raises
+        ------
+        CorruptionError
+            In place of the first block that has changed.
+        """
+        vectors = self.vectors
+        row = max(self.schema.dim * vectors.itemsize, 1)
+        step = max(1, _CHECKED_BYTES // row)
+        checked = 0  # blocks
+        for start in range(0, self.rows, step):
+            stop = min(start + step, self.rows)
+            blocks = -(-stop * row // f.BLOCK)
+            self._file.verify_blocks("vectors", checked, blocks)
+            checked = blocks
+            yield start, vectors[start:stop]
+
     def verify(self) -> list[str]:
-        """Hash every byte of the files; the problems found, each naming its file."""
-        problems = [problem for file in self.files for problem in file.problems()]
-        if problems:
-            return problems
-        try:
-            _ = self.vectors, self.ids
-            for name in self._stored():
-                if name in self.columns.names:
-                    self.column(name)
-            if self._index is not None:
-                open_graph(self._index, self.rows, self.schema.dim, verify=True)
-        except CorruptionError as error:
-            problems.append(str(error))
+        """Hash and check every byte of the files; the problems found, each naming its file."""
+        problems = self.verify_rows()
+        if self._index is not None:
+            damaged = self._index.problems()
+            try:
+                if not damaged:
+                    open_graph(self._index, self.rows, self.schema.dim, verify=True)
+            except CorruptionError as error:
+                damaged.append(str(error))
+            problems += damaged
+        return problems
+
+    def verify_rows(self) -> list[str]:
+        """As :meth:`verify`, without the index, which can't make an answer wrong."""
+        problems = self._file.problems()
+        if not problems:
+            try:
+                _ = self.vectors, self.ids
+                for name in self._stored():
+                    if name in self.columns.names:
+                        self.column(name)
+            except CorruptionError as error:
+                problems.append(str(error))
         return problems
 
     def _open_column(self, name: str) -> pa.Array[Any]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ContainerWriter"]
 
+_PIECE = 8 << 20
 _GATHERED = 1 << 16  # bytes below which pieces are copied together before they are written
 
 
@@ -65,8 +66,10 @@ class ContainerWriter:
         if isinstance(data, np.ndarray):
             data = data.reshape(-1).view(np.uint8)
         view = memoryview(data).cast("B")
-        self._hash(view)
-        self._put(view)
+        for start in range(0, len(view), _PIECE):  # hashed and written while it is in the cache
+            part = view[start : start + _PIECE]
+            self._hash(part)
+            self._put(part)
 
     def skip(self, length: int) -> None:
         """Append zeros to the current section as a hole in the file."""

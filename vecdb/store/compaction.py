@@ -3,8 +3,8 @@
 Segments are merged size-tiered: tier 0 holds up to 1,024 rows and each further tier four times
 as many; four segments of a tier become one. So there are at most three of each size, a row is
 rewritten log4(n) times, and 50 sessions of one added row leave a handful of files. A segment
-with a fifth of its rows deleted is rewritten alone. Vectors are streamed; see
-:func:`vecdb.store.commit.new_segment` for what is held in memory.
+with a fifth of its rows deleted is rewritten alone. Vectors are checked and
+copied in one pass; :func:`vecdb.store.commit.new_segment` says what is held in memory.
 
 A merged segment whose sources had graphs gets its graph, grown from theirs, before it takes
 their place, so that no search meets a large segment without one.
@@ -167,8 +167,6 @@ class Compactor:
         self, group: list[Part], *, index: bool = False, progress: Report | None = None
     ) -> None:
         """Replace the group by one segment of its live rows, with a graph when asked for."""
-        for part in group:
-            part.segment.check_vectors()
         rows = sum(part.live_rows for part in group)
         added = new_segment(self._writer, group) if rows else None
         try:

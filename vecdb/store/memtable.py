@@ -19,6 +19,8 @@ from vecdb.segment.columns import nulls
 from vecdb.store.snapshot import Part
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy.typing as npt
     import pyarrow as pa
 
@@ -256,6 +258,10 @@ class MemtableView:
             column = self._columns[name] = self._memtable.column(name, self.rows, kind)
         return column
 
+    def checked_vectors(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """All vectors as one block, as :meth:`vecdb.segment.Segment.checked_vectors`."""
+        yield 0, self.vectors
+
     def block_stats(self, name: str) -> None:
         """A memtable has no zone maps."""
 
@@ -271,6 +277,8 @@ class MemtableView:
     def verify(self) -> list[str]:
         """Memory has no checksums: always empty."""
         return []
+
+    verify_rows = verify
 
 
 class MemtableIds:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import stat
 import threading
 import uuid
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from vecdb.errors import (
     NotFoundError,
     ReadOnlyError,
     SchemaError,
+    StorageError,
     describe,
 )
 from vecdb.segment.fs import Directory
@@ -137,7 +139,8 @@ class Store:
         Parameters
         ----------
         verify : "fast" or "full"
-            "full" hashes every byte before anything is answered.
+            "full" hashes every byte before anything is answered; that of an index, which can't
+            make an answer wrong, when it is first used.
 
         Raises
         ------
@@ -150,15 +153,16 @@ class Store:
         self = cls(path, mode, workers)
         self._open()
         if verify == "full":
-            problems = self.verify()["problems"]
+            parts = self.snapshot.parts
+            problems = [problem for part in parts for problem in part.data.verify_rows()]
             if problems:
                 self.close()
                 raise CorruptionError("; ".join(problems))
         return self
 
     def _open(self) -> None:
-        if not self.path.is_dir():
-            found = "a file" if self.path.exists() else "nothing"
+        found = _what_is_at(self.path)
+        if found != "a folder":
             raise _not_found(self.path, found)
         directory = self._directory = Directory(self.path)
         self._become("recovering")
@@ -184,6 +188,8 @@ class Store:
         )
         while found.checkpoint and writer.flush_oldest():
             pass
+        for part in writer.state.segments:
+            part.segment.on_damage = writer.wake
         self._compactor = Compactor(writer, self.workers)
         self._background = Background(writer, self._compactor)
 
@@ -404,16 +410,35 @@ def _not_found(path: Path, found: str) -> NotFoundError:
     )  # fmt: skip
 
 
+def _what_is_at(path: Path) -> str:
+    """ "a folder", "a file" or "nothing"; StorageError where one may not look."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "nothing"
+    except OSError as error:
+        raise StorageError(
+            error.errno,
+            describe(str(path), expected="a path that can be looked at", got=str(error.strerror),
+                     fix="check the path and its permissions"),
+        ) from None  # fmt: skip
+    return "a folder" if stat.S_ISDIR(mode) else "a file"
+
+
 def _make_folder(path: Path) -> None:
-    if path.is_dir():
+    found = _what_is_at(path)
+    if found == "a folder":
         return
-    if path.exists():
+    if found != "nothing":
         raise ExistsError(
             errno.EEXIST, describe(str(path), expected="nothing or a folder", got="a file",
                                    fix="choose another path")
         )  # fmt: skip
-    if not path.parent.is_dir():
-        raise _not_found(path.parent, "nothing")
+    if _what_is_at(path.parent) != "a folder":
+        raise NotFoundError(
+            describe(str(path.parent), expected="a folder to create the collection in",
+                     got=_what_is_at(path.parent), fix="create that folder first")
+        )  # fmt: skip
     Directory.make(path)
 
 

@@ -177,6 +177,8 @@ class Writer:
         """Refuse further writes and close the log."""
         with self.lock:
             self.closed = True
+            if self.failure is None:
+                self.wal.sync()  # for callers that wait for their acknowledgement
             self.wal.close()
             self.lock.notify_all()
 
@@ -189,6 +191,12 @@ class Writer:
             ) from self.failure  # fmt: skip
         if self.closed:
             raise ClosedError("the collection is closed. Fix: open it again")
+
+    def wake(self) -> None:
+        """Have the background look at the segments again."""
+        with self.lock:
+            self.state.changes += 1
+            self.lock.notify_all()
 
     @contextlib.contextmanager
     def poisoning(self) -> Iterator[None]:

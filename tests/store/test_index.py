@@ -1,0 +1,140 @@
+"""Graphs as the store keeps them: built, used, merged, and done without when damaged."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import vecdb
+from vecdb.errors import CorruptionError
+from vecdb.store.compaction import INDEX_ROWS
+
+ROWS = INDEX_ROWS + 500
+DIM = 16
+
+
+def clustered(rows: int = ROWS, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(20, DIM)) * 4
+    picks = centres[rng.integers(0, 20, rows)]
+    return (picks + rng.normal(size=(rows, DIM))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of one segment with its graph."""
+    path = tmp_path_factory.mktemp("indexed") / "store"
+    with vecdb.create(path, DIM, metric="l2", sync="os") as col:
+        col.add(clustered())
+        col.optimize()
+        assert col.stats()["indexed"] == 1
+    return path
+
+
+@pytest.fixture
+def copy(indexed: Path, tmp_path: Path) -> Path:
+    """A copy of that store which may be damaged."""
+    path = tmp_path / "copy"
+    path.mkdir()
+    for file in indexed.iterdir():
+        (path / file.name).write_bytes(file.read_bytes())
+    return path
+
+
+def nearest(col: Any) -> list[list[int]]:
+    vecdb.warmup()
+    found: list[list[int]] = col.search(clustered(20, seed=1), k=5, ef_search=200).ids.tolist()
+    return found
+
+
+def eventually(true: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 60
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return true()
+
+
+def test_a_graph_is_stored_and_found_again(indexed: Path) -> None:
+    with vecdb.open(indexed) as col:
+        part = col._store.snapshot.parts[0]
+        assert part.data.graph is not None
+        answers = nearest(col)
+        exact = col.search(clustered(20, seed=1), k=5, exact=True).ids.tolist()
+    same = sum(len(set(a) & set(b)) for a, b in zip(answers, exact, strict=True))
+    assert same >= 95  # of 100
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "empty", "swap"])
+def test_a_damaged_index_costs_time_and_never_an_answer(
+    copy: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (path,) = copy.glob("idx-*")
+    whole = path.read_bytes()
+    if damage == "flip":
+        path.write_bytes(whole[:9000] + bytes([whole[9000] ^ 1]) + whole[9001:])
+    elif damage == "swap":
+        (other,) = copy.glob("seg-*")
+        path.write_bytes(other.read_bytes())
+    elif damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(whole[: len(whole) // 2] if damage == "truncate" else b"")
+    with caplog.at_level(logging.WARNING, "vecdb"), vecdb.open(copy, verify="full") as col:
+        exact = col.search(clustered(20, seed=1), k=5, exact=True).ids.tolist()
+        assert nearest(col) == exact
+        assert col.stats()["indexed"] == 0
+        if damage == "flip":
+            assert path.name in col.verify()["problems"][0]
+    assert "exact scan until the index is rebuilt" in caplog.text
+    assert path.name in caplog.text
+    with vecdb.open(copy, "w") as col:  # the writer rebuilds it without being asked
+        nearest(col)
+        assert eventually(lambda: col.stats()["indexed"] == 1)
+        assert col.verify()["ok"]
+
+
+def test_vectors_that_changed_are_never_indexed(copy: Path) -> None:
+    (index,) = copy.glob("idx-*")
+    index.unlink()
+    (path,) = copy.glob("seg-*")
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 1
+    path.write_bytes(data)
+    with vecdb.open(copy, "w") as col, pytest.raises(CorruptionError, match=path.name):
+        col.optimize()
+
+
+def test_deleted_rows_leave_graph_and_bytes(copy: Path) -> None:
+    with vecdb.open(copy, "w") as col:
+        before = col.stats()["bytes"]
+        col.delete(np.arange(0, ROWS, 2))
+        assert not any(i % 2 == 0 for row in nearest(col) for i in row)
+        col.add(clustered(ROWS // 2, seed=3), ids=np.arange(ROWS, ROWS + ROWS // 2))
+        col.optimize()
+        stats = col.stats()
+        assert (stats["segments"], stats["indexed"], stats["tombstones"]) == (1, 1, 0)
+        exact = col.search(clustered(20, seed=1), k=5, exact=True).ids.tolist()
+        same = sum(len(set(a) & set(b)) for a, b in zip(nearest(col), exact, strict=True))
+        assert same >= 95
+        col.delete(np.arange(ROWS, ROWS + ROWS // 2))
+        col.optimize()
+        assert col.stats()["bytes"] < 0.6 * before
+
+
+def test_closing_does_not_wait_for_a_long_build(tmp_path: Path) -> None:
+    col = vecdb.create(tmp_path / "store", 64, metric="l2", sync="os")
+    vecdb.warmup()
+    rng = np.random.default_rng(0)
+    col.add(rng.normal(size=(150_000, 64)).astype(np.float32))
+    time.sleep(2)  # past the wait for quiet: the build is going on
+    started = time.monotonic()
+    col.close()
+    assert time.monotonic() - started < 10
+    with vecdb.open(tmp_path / "store") as reader:
+        assert len(reader) == 150_000
