@@ -129,12 +129,12 @@ def _float_interval(op: str, value: float, dtype: Any) -> Interval:
     if op == "==":
         return (below, above) if below == above else _EMPTY
     if op in ("<", "<="):
-        if op == "<" and below == value:  # the value is stored as it is and does not belong
+        if op == "<" and below == above:  # the value is stored as it is and does not belong
             if below == -infinity:
                 return _EMPTY
             below = np.nextafter(below, -infinity)
         return (-infinity, below)
-    if op == ">" and above == value:
+    if op == ">" and below == above:
         if above == infinity:
             return _EMPTY
         above = np.nextafter(above, infinity)
