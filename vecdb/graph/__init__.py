@@ -6,6 +6,6 @@ Importing this package compiles its kernels (or loads them from the cache): impo
 
 from vecdb.graph.build import build
 from vecdb.graph.layout import Cancelled, Graph
-from vecdb.graph.search import COUNTERS, Found, Knobs, search
+from vecdb.graph.search import COUNTERS, Found, Knobs, search, search_one
 
-__all__ = ["COUNTERS", "Cancelled", "Found", "Graph", "Knobs", "build", "search"]
+__all__ = ["COUNTERS", "Cancelled", "Found", "Graph", "Knobs", "build", "search", "search_one"]

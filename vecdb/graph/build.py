@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vecdb.graph.insert import insert_rows, link_back, trim_rows
 from vecdb.graph.layout import MAX_ROWS, VERSION, Cancelled, Graph
+from vecdb.graph.repair import connect
 from vecdb.quant.neighbours import BLOCK, HEAD, Projection, encode_neighbours, fit_projection
 from vecdb.quant.record import FLOAT_DIMS, encode_records, header, record_bytes
 from vecdb.quant.space import Space, blocks, fit_space
@@ -215,6 +216,8 @@ def _insert(
         trim_rows(*records.args, links, degrees, first, last, plan.degree, np.float32(ALPHA))
 
     plan.each(trim, plan.rows, 1024)
+    if plan.rows:
+        connect(records.args, links, degrees, plan.degree, entry, plan.beam)
 
 
 def _finish(

@@ -16,7 +16,7 @@ from vecdb.kernels.leaves import pool_insert, pool_next, prefetch_bytes
 from vecdb.kernels.memory import address
 from vecdb.quant.record import record_distance
 
-__all__ = ["connect", "insert_rows", "link_back", "reach", "trim_rows"]
+__all__ = ["beam", "insert_rows", "link_back", "trim_rows"]
 
 _RECORDS = "i8, i8, i8"
 
@@ -150,25 +150,3 @@ def trim_rows(data, stride, inner, links, degrees, first, last, degree, alpha):
             keys[i] = make_key(value, other)
         keys.sort()
         degrees[row] = select(data, stride, inner, row, keys, count, links[row], degree, alpha)
-
-
-@jit("i8(Array(i4, 2, 'C', readonly=True), i8, u1[::1], i8[::1])")
-def reach(links, entry, reached, stack):
-    """Mark all rows that can be reached from `entry`, -1 being no link; return how many are new."""
-    if reached[entry]:
-        return 0
-    reached[entry] = 1
-    stack[0] = entry
-    depth = 1
-    count = 0
-    while depth:
-        depth -= 1
-        node = stack[depth]
-        count += 1
-        for i in range(links.shape[1]):
-            other = links[node, i]
-            if other >= 0 and not reached[other]:
-                reached[other] = 1
-                stack[depth] = other
-                depth += 1
-    return count

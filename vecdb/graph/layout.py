@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import VecdbError
-from vecdb.graph.insert import reach
+from vecdb.graph.repair import reach
 from vecdb.kernels.jit import jit
 from vecdb.kernels.scan import METRICS, flat
 from vecdb.quant.neighbours import BLOCK, HEAD
@@ -71,6 +71,8 @@ class Graph:
         self.dim = dim
         self.space = Space(meta["metric"], arrays["mean"], meta["radius"])
         self.scratch: deque[NDArray[np.uint8]] = deque()  # visited tags, one array per searcher
+        self.bound: tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.int64]] | None = None
+        self.calls: dict[Any, NDArray[np.int64]] = {}  # what the kernel takes, by k, ef and knobs
         self.data = arrays["rows"].reshape(-1)
         self.fixed = np.concatenate([flat(arrays[name]) for name in ("mean", "scales", "matrix")])
         self.units = np.array([meta[name] for name in ("add_unit", "res_unit", "radius")], "f4")
@@ -137,7 +139,8 @@ class Graph:
         if self.rows == 0:
             return 0
         reached = np.zeros(self.rows, np.uint8)
-        return int(reach(self.links(), self.meta["entry"], reached, np.empty(self.rows, np.int64)))
+        stack = np.empty(self.rows, np.int64)
+        return int(reach(self.links(), self.meta["degree"], self.meta["entry"], reached, stack))
 
     @classmethod
     def from_arrays(

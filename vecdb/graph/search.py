@@ -15,11 +15,11 @@ from vecdb.graph.traverse import search_rows
 from vecdb.kernels.scan import flat
 from vecdb.workers import Workers
 
-__all__ = ["COUNTERS", "Found", "Knobs", "search"]
+__all__ = ["COUNTERS", "Found", "Knobs", "search", "search_one"]
 
 COUNTERS = ("visited", "estimates", "full_distances", "pruned")
-"""Names of the counters of a search: nodes expanded, neighbours estimated from codes, distances
-computed in float32, and estimated neighbours whose own distance was never computed."""
+"""Names of the counters of a search: nodes expanded, estimates from neighbour codes, distances
+computed in full, and estimates that no distance of the neighbour itself had to follow."""
 
 _TASK = 32  # queries of a task; the deadline is looked at between tasks
 _LAZY_ROWS = 4 << 20  # tags of more rows are not cleared but asked for anew: untouched pages of
@@ -29,9 +29,18 @@ _NO_BITMAP = np.zeros(0, np.uint8)
 
 @dataclass(frozen=True)
 class Knobs:
-    """Parts of the engine that can be turned off, one at a time, to measure what they bring."""
+    """Parts of the engine that can be turned off, one at a time, to measure what they bring.
 
+    Without `pruning` every neighbour's own distance is computed (from its record of bytes); without
+    `codes` also from the float rows; without `prefetch` no line is asked for before it is needed.
+    """
+
+    pruning: bool = True
+    codes: bool = True
     prefetch: bool = True
+
+
+DEFAULT = Knobs()
 
 
 class Found(NamedTuple):
@@ -58,7 +67,7 @@ def search(
     allowed: NDArray[np.uint8] | None = None,
     workers: Workers | None = None,
     deadline_ns: int = 0,
-    knobs: Knobs = Knobs(),  # noqa: B008  frozen
+    knobs: Knobs = DEFAULT,
 ) -> Found:
     """The approximate k nearest rows of every query.
 
@@ -81,52 +90,139 @@ def search(
         Threads to use; the calling thread alone when not given.
     deadline_ns : int
         Value of ``time.monotonic_ns()`` after which no further query is begun; 0 for none.
+    knobs : Knobs
+        What to turn off.
 
     Returns
     -------
     Found
+
+    Raises
+    ------
+    ArgumentError
+        The metric is not the graph's, the vectors are not the rows it was built of (by number and
+        dimension), or `k` is less than 1.
     """
-    if metric != graph.meta["metric"]:
-        raise ArgumentError(
-            describe("metric", expected=graph.meta["metric"], got=metric, fix="use the graph's")
-        )
     nq = len(queries)
-    rows = np.full((nq, k), -1, np.int64)
-    distances = np.full((nq, k), np.inf, np.float32)
-    counters = np.zeros(len(COUNTERS), np.int64)
-    if graph.rows == 0 or nq == 0:
-        return Found(rows, distances, counters, True)
+    rows = np.empty((nq, k), np.int64)
+    distances = np.empty((nq, k), np.float32)
     queries = np.ascontiguousarray(queries, np.float32)
-    keep = min(graph.rows, k + max(2, k // 4)) + 7 & ~7
-    pool = max(min(ef, graph.rows), keep) + 7 & ~7
-    call = np.array([k, pool, keep, allowed is None, knobs.prefetch], np.int64)
-    shape = graph.shape(vectors.dtype == np.float16)
-    raw = flat(np.asarray(vectors))
-    bitmap = _NO_BITMAP if allowed is None else allowed
+    if queries.ndim != 2 or queries.shape[1] != graph.dim:
+        raise ArgumentError(
+            describe("queries", expected=f"shape (nq, {graph.dim})", got=queries.shape,
+                     fix="use as many dimensions as the rows have")
+        )  # fmt: skip
+    args = _arguments(graph, vectors, k, ef, metric, allowed, knobs)
     parts = [slice(at, min(nq, at + _TASK)) for at in range(0, nq, _TASK)]
     counts = np.zeros((len(parts), len(COUNTERS)), np.int64)
     done = np.ones(len(parts), bool)
 
     def task(i: int) -> None:
-        if deadline_ns and time.monotonic_ns() > deadline_ns:
-            done[i] = False
-            return
-        try:
-            visited = graph.scratch.pop()
-        except IndexError:
-            visited = np.zeros(graph.rows + 1, np.uint8)
-        if graph.rows > _LAZY_ROWS and visited[0] > 255 - _TASK:
-            visited = np.zeros(graph.rows + 1, np.uint8)
         mine = parts[i]
+        late = bool(deadline_ns) and time.monotonic_ns() > deadline_ns
+        if late or graph.rows == 0:
+            rows[mine], distances[mine], done[i] = -1, np.inf, not late
+            return
+        visited = _borrow(graph)
+        raw, data, fixed, shape, units, call, bitmap = args
         search_rows(
-            raw, graph.data, graph.fixed, shape, graph.units, queries[mine], call, bitmap, visited,
-            rows[mine], distances[mine], counts[i],
+            raw, data, fixed, shape, units, queries[mine], call, bitmap, visited, rows[mine],
+            distances[mine], counts[i],
         )  # fmt: skip
         graph.scratch.append(visited)
 
-    if workers is None or len(parts) == 1:
+    if workers is None or len(parts) <= 1:
         for i in range(len(parts)):
             task(i)
     else:
         workers.run(task, len(parts))
     return Found(rows, distances, counts.sum(axis=0), bool(done.all()))
+
+
+def search_one(
+    graph: Graph,
+    vectors: NDArray[Any],
+    query: NDArray[np.float32],
+    k: int,
+    ef: int,
+    *,
+    metric: str,
+    allowed: NDArray[np.uint8] | None = None,
+    knobs: Knobs = DEFAULT,
+) -> Found:
+    """:func:`search` for one (dim,) float32 query, with the least work around the kernel.
+
+    Returns
+    -------
+    Found
+        With rows and distances of shape (k,).
+    """
+    if query.shape != (graph.dim,) or query.dtype != np.float32:
+        raise ArgumentError(
+            describe("query", expected=f"shape ({graph.dim},) of float32",
+                     got=f"{query.shape} of {query.dtype}", fix="convert it")
+        )  # fmt: skip
+    rows = np.empty((1, k), np.int64)
+    distances = np.empty((1, k), np.float32)
+    counters = np.zeros(len(COUNTERS), np.int64)
+    raw, data, fixed, shape, units, call, bitmap = _arguments(
+        graph, vectors, k, ef, metric, allowed, knobs
+    )
+    if graph.rows == 0:
+        rows[:], distances[:] = -1, np.inf
+        return Found(rows[0], distances[0], counters, True)
+    visited = _borrow(graph)
+    search_rows(
+        raw, data, fixed, shape, units, np.ascontiguousarray(query)[None], call, bitmap, visited,
+        rows, distances, counters,
+    )  # fmt: skip
+    graph.scratch.append(visited)
+    return Found(rows[0], distances[0], counters, True)
+
+
+def _borrow(graph: Graph) -> NDArray[np.uint8]:
+    """A searcher's visited tags, from the graph's free list; deque.pop is atomic."""
+    try:
+        return graph.scratch.pop()
+    except IndexError:
+        return np.zeros(graph.rows + 1, np.uint8)
+
+
+def _arguments(
+    graph: Graph,
+    vectors: NDArray[Any],
+    k: int,
+    ef: int,
+    metric: str,
+    allowed: NDArray[np.uint8] | None,
+    knobs: Knobs,
+) -> tuple[NDArray[Any], ...]:
+    """What the kernel takes beside queries, scratch and results; kept with the graph once made."""
+    if graph.bound is None or graph.bound[0] is not vectors:
+        if vectors.shape != (graph.rows, graph.dim) or metric != graph.meta["metric"]:
+            raise ArgumentError(
+                describe("vectors", expected=f"the graph's {(graph.rows, graph.dim)} rows under "
+                         f"{graph.meta['metric']}", got=f"{vectors.shape} under {metric}",
+                         fix="search a graph with the rows it was built of")
+            )  # fmt: skip
+        graph.bound = vectors, flat(np.asarray(vectors)), graph.shape(vectors.dtype == np.float16)
+    elif metric != graph.meta["metric"]:
+        raise ArgumentError(
+            describe("metric", expected=graph.meta["metric"], got=metric, fix="use the graph's")
+        )
+    _, raw, shape = graph.bound
+    wanted = (k, ef, allowed is None, knobs)
+    call = graph.calls.get(wanted)
+    if call is None:
+        call = graph.calls[wanted] = _call(graph.rows, *wanted)
+    bitmap = _NO_BITMAP if allowed is None else allowed
+    return raw, graph.data, graph.fixed, shape, graph.units, call, bitmap
+
+
+def _call(rows: int, k: int, ef: int, every: bool, knobs: Knobs) -> NDArray[np.int64]:
+    """The numbers that :data:`vecdb.graph.traverse.CALL` names."""
+    if k < 1:
+        raise ArgumentError(describe("k", expected="an integer >= 1", got=k, fix="ask for a hit"))
+    keep = min(rows, k + max(2, k // 4)) + 7 & ~7
+    pool = max(min(ef, rows), keep) + 7 & ~7
+    return np.array([k, pool, keep, every, knobs.prefetch, knobs.pruning, knobs.codes], np.int64)

@@ -38,7 +38,7 @@ SHAPE = (
 )  # fmt: skip
 """Order of the numbers that describe a graph to the kernel."""
 
-CALL = ("k", "ef", "keep", "every", "prefetch")
+CALL = ("k", "ef", "keep", "every", "prefetch", "pruning", "codes")
 """Order of the numbers that describe a call."""
 
 
@@ -67,7 +67,7 @@ def center(metric, radius, query, mean, out):
 
 
 @jit(
-    f"UniTuple(i8, 2)(i8, {_WHOLE}, {_WHOLE}, {_FLOATS}, f4, f4, i8, i8, {_BYTES}, u1[::1],"
+    f"i8(i8, {_WHOLE}, {_WHOLE}, {_FLOATS}, f4, f4, i8, i8, {_BYTES}, u1[::1],"
     " i8[::1], i8[::1], i8, f4[::1])"
 )
 def walk(
@@ -76,7 +76,7 @@ def walk(
     """Expand nodes until the pool holds none that is not; `best` gets the nearest allowed ones.
 
     `data`, `x` (the centred query), `own` (its record) and `table` are addresses. Returns the
-    number of expanded nodes and of those that entered the pool.
+    number of expanded nodes.
     """
     inner, stride, record, blocks, dims, bits, entry = (
         shape[3], shape[4], shape[5], shape[6], shape[7], shape[8], shape[9]
@@ -95,11 +95,10 @@ def walk(
     pool[8] = np.int64(entry) << 1
     position = 0
     hops = 0
-    entered = 1
     while True:
         position = pool_next(keys, ef, position & ~7)
         if position < 0:
-            return hops, entered
+            return hops
         node = key_row(pool[8 + position])
         pool[8 + position] |= 1
         at = data + node * stride
@@ -134,7 +133,68 @@ def walk(
                 if key < pool[7 + ef]:
                     visited[1 + neighbour] = tag
                     position = min(position, pool_insert(keys, ef, key))
-                    entered += 1
+
+
+@jit(
+    f"UniTuple(i8, 2)(i8, i8, {_WHOLE}, {_WHOLE}, f4, i8, i8, f4, {_BYTES}, u1[::1], i8[::1],"
+    " i8[::1])"
+)
+def walk_plain(data, raw, shape, call, lift, own, query, norm, allowed, visited, pool, best):
+    """The same walk without estimates: every neighbour's own distance, from its record or, with
+    codes off as well, from its float row. It is what the engine is measured against.
+
+    `lift` makes the distances of ip positive, as the keys want them.
+    """
+    metric, half, dim, inner, stride, record, blocks, entry = (
+        shape[0], shape[1] == 1, shape[2], shape[3], shape[4], shape[5], shape[6], shape[9]
+    )  # fmt: skip
+    ef, keep, every, ahead, coded = call[1], call[2], call[3], call[4], call[6]
+    block_bytes = HEAD + shape[7] * shape[8] // 16 * 64
+    row_bytes = dim * (2 if half else 4)
+    keys, nearest = address(pool) + 64, address(best) + 64
+    fresh = np.empty(1 + BLOCK * blocks, np.int64)
+    tag = next_tag(visited)
+    pool[8:] = EMPTY
+    best[8:] = EMPTY
+    fresh[0] = entry
+    count = 1
+    position = 0
+    hops = 0
+    computed = 0
+    while True:
+        for i in range(count):
+            node = fresh[i]
+            if coded:
+                value = record_distance(data + node * stride, own, inner)
+            else:
+                value = distance(metric, half, raw + node * row_bytes, query, dim, norm) + lift
+            key = make_key(max(value, np.float32(0)), node)
+            visited[1 + node] = tag
+            if key < pool[7 + ef]:
+                position = min(position, pool_insert(keys, ef, key))
+            if key < best[7 + keep] and (every or allowed[node >> 3] >> (node & 7) & 1):
+                pool_insert(nearest, keep, key)
+        computed += count
+        position = pool_next(keys, ef, position & ~7)
+        if position < 0:
+            return hops, computed
+        node = key_row(pool[8 + position])
+        pool[8 + position] |= 1
+        hops += 1
+        count = 0
+        for b in range(blocks):
+            link = data + node * stride + record + b * block_bytes
+            for lane in range(BLOCK):
+                neighbour = np.int64(read_i32(link + 4 * lane))
+                if neighbour < 0 or visited[1 + neighbour] == tag:
+                    continue
+                visited[1 + neighbour] = tag
+                fresh[count] = neighbour
+                count += 1
+                if ahead and coded:
+                    prefetch_bytes(data + neighbour * stride, record)
+                elif ahead:
+                    prefetch_bytes(raw + neighbour * row_bytes, row_bytes)
 
 
 @jit("i8(i8, i8, b1, i8, i8, f4, i8[::1], i8, i8[::1], i8, i8[::1], f4[::1])")
@@ -157,6 +217,8 @@ def rescore(raw, metric, half, dim, query, norm, best, keep, final, k, rows, dis
             pattern = np.int64(-2147483649) - pattern
         rows[i] = key & 0xFFFFFFFF
         distances[i] = np.int32(pattern).view(np.float32)
+    rows[min(k, count) :] = -1
+    distances[min(k, count) :] = np.inf
     return count
 
 
@@ -201,15 +263,25 @@ def search_rows(
             unit, shift = fill_table(address(projected), bits, dims * bits // 4, address(table))
             unit *= units[1]
             shift *= units[1]
-        hops, entered = walk(
-            address(data), shape, call, units, unit, shift, address(x), address(own), allowed,
-            visited, pool, best, address(table), out,
-        )  # fmt: skip
+        query = address(queries) + 4 * dim * j
+        if call[5] and call[6]:
+            hops = walk(
+                address(data), shape, call, units, unit, shift, address(x), address(own), allowed,
+                visited, pool, best, address(table), out,
+            )  # fmt: skip
+            estimates, computed = hops * blocks * BLOCK, 0
+            pruned = estimates - hops + 1
+        else:
+            hops, computed = walk_plain(
+                address(data), address(raw), shape, call, units[2] * norm, address(own), query,
+                norm, allowed, visited, pool, best,
+            )  # fmt: skip
+            estimates = pruned = 0
         count = rescore(
-            address(raw), metric, half, dim, address(queries) + 4 * dim * j, norm, best, keep,
-            final, k, rows[j], distances[j],
+            address(raw), metric, half, dim, query, norm, best, keep, final, k, rows[j],
+            distances[j],
         )  # fmt: skip
         counters[0] += hops
-        counters[1] += hops * blocks * BLOCK
-        counters[2] += count
-        counters[3] += hops * blocks * BLOCK - entered
+        counters[1] += estimates
+        counters[2] += count + computed
+        counters[3] += pruned
