@@ -60,7 +60,7 @@ def test_ingest_and_singles_report_a_figure_for_vecdb() -> None:
     assert line["not_found_at_once"] == 0
 
 
-def test_open_and_first_use_report_a_figure_for_vecdb() -> None:
+def test_opening_reports_a_figure_for_vecdb() -> None:
     (line,) = run("open", "--stores", "vecdb", "--rows", "3000", "--dim", "16", "--passes", "1")
     assert line["open_ms"]["median"] > 0
     assert line["files"] > 0
