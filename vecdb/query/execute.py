@@ -15,15 +15,17 @@ import numpy as np
 
 from vecdb import kernels
 from vecdb.errors import ArgumentError, describe
+from vecdb.query.costs import costs_of
 from vecdb.query.filters import live
 from vecdb.query.plan import PartPlan, Plan
-from vecdb.query.planner import Choice, choose
+from vecdb.query.planner import ENOUGH, Choice, choose, first_beam, next_beam
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
+    from vecdb.graph import Found
     from vecdb.query.filters import Allowed
     from vecdb.segment import Segment
     from vecdb.store import Snapshot
@@ -102,11 +104,18 @@ def search(snapshot: Snapshot, request: Request, workers: Workers) -> Answer:
         if not passing.count:
             continue
         data = part.segment
-        choice = choose(data, passing.count, request.k, request.ef_search, exact=request.exact)
-        rows, distances, scanned = run.part(data, passing, choice)
+        choice = choose(
+            data,
+            passing.count,
+            request.k,
+            request.ef_search,
+            snapshot.schema.metric,
+            exact=request.exact,
+        )
+        rows, distances, ef, scanned = run.part(data, passing, choice)
         found.append((number, rows, distances))
         plans.append(
-            PartPlan(choice.strategy, data.rows, passing.count, choice.ef, scanned, choice.reason)
+            PartPlan(choice.strategy, data.rows, passing.count, ef, scanned, choice.reason)
         )
     parts, rows, distances = _merge(found, len(request.queries), request.k)
     if request.radius < np.inf:
@@ -137,29 +146,69 @@ class _Run:
         self.visited = self.estimated = self.computed = 0
         self.complete = True
 
-    def part(self, data: Segment, passing: Allowed, choice: Choice) -> tuple[Rows, Distances, int]:
-        """Rows and distances in one part, and how many queries were scanned."""
-        queries = self.request.queries
+    def part(
+        self, data: Segment, passing: Allowed, choice: Choice
+    ) -> tuple[Rows, Distances, int, int]:
+        """Rows, distances, the widest beam and the number of scanned queries in one part."""
+        queries, k = self.request.queries, self.request.k
         if choice.strategy == "scan":
-            return *self._scan(data, passing, queries), len(queries)
-        rows, distances = self._walk(data, passing, choice.ef)
-        wanted = min(self.request.k, passing.count)
-        short = np.flatnonzero(rows[:, wanted - 1] < 0)
-        if not len(short) or not self.complete:
-            return rows, distances, 0
-        rows, distances = rows.copy(), distances.copy()
-        rows[short], distances[short] = self._scan(data, passing, queries[short])
-        return rows, distances, len(short)
+            return *self._scan(data, passing, queries), 0, len(queries)
+        if passing.bits is None:
+            found = self._walk(data, passing, queries, k, choice.beam)
+            rows, distances = found.rows, found.distances
+            ef, left = choice.beam, np.flatnonzero(rows[:, min(k, passing.count) - 1] < 0)
+        else:
+            rows = np.full((len(queries), k), -1, np.int64)
+            distances = np.full((len(queries), k), np.inf, np.float32)
+            ef, left = self._walk_filtered(data, passing, choice.beam, rows, distances)
+        if len(left) and self.complete:
+            rows[left], distances[left] = self._scan(data, passing, queries[left])
+        return rows, distances, ef, len(left)
 
-    def _walk(self, data: Segment, passing: Allowed, ef: int) -> tuple[Rows, Distances]:
+    def _walk_filtered(
+        self, data: Segment, passing: Allowed, beam: int, rows: Rows, distances: Distances
+    ) -> tuple[int, npt.NDArray[np.int64]]:
+        """Fill in the queries that met enough matching rows; the widest beam, and who is left.
+
+        A walk returns `beam` hits instead of k: their number is the evidence.
+        """
+        k = self.request.k
+        need = max(min(k, passing.count), int(ENOUGH * min(beam, passing.count)))
+        left = np.arange(len(rows))
+        ef = first_beam(beam, data.rows, passing.count)
+        widest = 0
+        for second in (False, True):
+            widest = max(widest, ef)
+            found = self._walk(data, passing, self.request.queries[left], beam, ef)
+            rows[left] = found.rows[:, :k]
+            distances[left] = found.distances[:, :k]
+            met = (found.rows >= 0).sum(axis=1)
+            short = met < need
+            left = left[short]
+            if second or not len(left) or not self.complete:
+                break
+            costs = costs_of(data, self.metric)
+            ef = next_beam(beam, ef, float(met[short].mean()), passing.count, costs)
+            if not ef:
+                break
+        return widest, left
+
+    def _walk(
+        self,
+        data: Segment,
+        passing: Allowed,
+        queries: npt.NDArray[np.float32],
+        k: int,
+        ef: int,
+    ) -> Found:
         from vecdb import graph
 
         assert data.graph is not None
         found = graph.search(
             data.graph,
             data.vectors,
-            self.request.queries,
-            self.request.k,
+            queries,
+            k,
             ef,
             allowed=passing.bits,
             metric=self.metric,
@@ -170,7 +219,7 @@ class _Run:
         self.estimated += int(found.counters[1])
         self.computed += int(found.counters[2])
         self.complete &= found.complete
-        return found.rows, found.distances
+        return found
 
     def _scan(
         self, data: Segment, passing: Allowed, queries: npt.NDArray[np.float32]

@@ -1,10 +1,11 @@
 """The choice between an exact scan of the rows that match and a walk over the graph.
 
-A scan of m rows costs m times the price of a row. On a graph of n rows the beam must be wide enough
-to meet the wanted number of matching rows: where a share m / n of them matches, it is widened by
-n / m, and every step costs the price of a hop. The cheaper one is taken. For a filter that is
-independent of the query the two cost the same where ``m = sqrt(ef n hop / row)``: 2,800 of 64,000
-rows, 11,000 of a million.
+A scan costs as many rows as match, counted. A walk must meet enough matching rows, the wanted beam,
+before its best can be believed; how far it has to go for them depends on the share of matching rows
+*around the query*, which no count tells: a filter may favour the query's neighbourhood or exclude
+it. So a walk begins with a short beam, looks at the share it met, and only then goes on with the
+beam that this share asks for, or gives up for the scan when that is cheaper. The whole costs at
+most the probe and twice the scan.
 """
 
 from __future__ import annotations
@@ -12,42 +13,64 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vecdb import kernels
+from vecdb.query.costs import costs_of
 
 if TYPE_CHECKING:
+    from vecdb.query.costs import Costs
     from vecdb.segment import Segment
 
-__all__ = ["DEFAULT_EF", "Choice", "choose"]
+__all__ = ["DEFAULT_EF", "ENOUGH", "Choice", "choose", "first_beam", "next_beam"]
 
 DEFAULT_EF = 64
-_ROW_NS = (12.0, 0.10)  # of a scanned row: fixed, and per float32 dimension
-_HOP_NS = (120.0, 0.65)  # of an expanded node with its 32 neighbours: fixed, and per dimension
+ENOUGH = 0.7  # share of the wanted beam that a walk must have met in matching rows
+_PROBE = 2  # beams; what a first walk may take
+_PROBE_SHARE = 0.25  # of a scan, the most that a probe without good prospects may cost
+_SLACK = 1.2  # a second walk goes further than the share it saw asks for
 
 
 class Choice(NamedTuple):
-    """What to run on a part, and why; `ef` is 0 for a scan."""
+    """What to run on a part, and why; `beam` is the number of matching rows that a walk must
+    weigh, 0 for a scan."""
 
     strategy: Literal["scan", "graph"]
-    ef: int
+    beam: int
     reason: str
 
 
 def choose(
-    data: Segment, matching: int, k: int, ef_search: int | None, *, exact: bool = False
+    data: Segment, matching: int, k: int, ef_search: int | None, metric: str, *, exact: bool
 ) -> Choice:
     """The cheapest way to the `k` nearest of the `matching` rows of a part."""
-    if exact:
-        return Choice("scan", 0, "exact=True")
+    hindrance = "exact=True" if exact else _hindrance(data)
+    if hindrance:
+        return Choice("scan", 0, hindrance)
+    beam = max(k, ef_search or DEFAULT_EF)
+    if matching == data.rows:
+        return Choice("graph", beam, "every row matches")
+    costs = costs_of(data, metric)
+    scan = costs.scan_ns(matching)
+    probe = costs.walk_ns(first_beam(beam, data.rows, matching))
+    whole = costs.walk_ns(-(-beam * data.rows // matching))
+    if scan <= min(probe, whole) or (scan < whole and probe > _PROBE_SHARE * scan):
+        return Choice("scan", 0, f"a scan ({scan / 1e6:.2g} ms) costs less than a walk")
+    return Choice("graph", beam, f"a walk may cost less than a scan ({scan / 1e6:.2g} ms)")
+
+
+def _hindrance(data: Segment) -> str:
+    """Why the graph can't be walked; empty when it can."""
     if not data.indexed:
-        return Choice("scan", 0, "no graph yet")
+        return "no graph yet"
     if not kernels.ready():
-        return Choice("scan", 0, "kernels are still compiling")
-    wanted = max(k, ef_search or DEFAULT_EF)
-    ef = min(data.rows, -(-wanted * data.rows // matching))
-    dim = data.vectors.shape[1]
-    scan_ns = matching * (_ROW_NS[0] + _ROW_NS[1] * dim)
-    graph_ns = ef * (_HOP_NS[0] + _HOP_NS[1] * dim)
-    if scan_ns <= graph_ns:
-        return Choice("scan", 0, f"a scan ({scan_ns / 1e6:.2g} ms) costs less than a walk")
-    if data.graph is None:
-        return Choice("scan", 0, "the graph is damaged")
-    return Choice("graph", ef, f"a walk ({graph_ns / 1e6:.2g} ms) costs less than a scan")
+        return "kernels are still compiling"
+    return "the graph is damaged" if data.graph is None else ""
+
+
+def first_beam(beam: int, rows: int, matching: int) -> int:
+    """Beam of the first walk: what the counted share asks for, within the limits of a probe."""
+    return min(-(-beam * rows // matching), _PROBE * beam)
+
+
+def next_beam(beam: int, walked: int, met: float, matching: int, costs: Costs) -> int:
+    """Beam of the second walk after one of `walked` met so many matching rows; 0 for a scan."""
+    wider = int(_SLACK * beam * walked / max(met, 0.5))
+    return wider if costs.walk_ns(wider) < costs.scan_ns(matching) else 0
