@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from vecdb.graph.insert import insert_rows, link_back, trim_rows
 from vecdb.graph.layout import MAX_ROWS, VERSION, Cancelled, Graph
 from vecdb.graph.repair import connect
-from vecdb.quant.neighbours import BLOCK, HEAD, Projection, encode_neighbours, fit_projection
+from vecdb.quant.neighbours import (
+    BLOCK,
+    HEAD,
+    choose_codes,
+    encode_neighbours,
+    fit_projection,
+    principal,
+)
 from vecdb.quant.record import FLOAT_DIMS, encode_records, header, record_bytes
 from vecdb.quant.space import Space, blocks, fit_space
 from vecdb.workers import Workers
@@ -231,9 +238,11 @@ def _finish(
 ) -> Graph:
     """Code the neighbours of every node and lay out the rows."""
     n, inner = plan.rows, records.inner
-    dims, bits = _choose(inner, codes)
     residuals = _residuals(records, links, degrees, seed)
-    projection = fit_projection(residuals, dims, seed)
+    basis = principal(residuals) if inner > FLOAT_DIMS else np.eye(inner, dtype=np.float32)
+    options = (codes,) if isinstance(codes, int) else (1, 2, 4)
+    dims, bits = choose_codes(residuals, basis, records.stride, options)
+    projection = fit_projection(basis, dims, seed)
     matrix = projection.floats(dims, inner).T
     places = np.empty((n, dims), np.float32)
 
@@ -297,10 +306,3 @@ def _residuals(
     picks = links[nodes[:, None], rng.integers(0, degrees[nodes][:, None], (len(nodes), 16))]
     near = records.decode(picks.reshape(-1))
     return near - np.repeat(records.decode(nodes), 16, axis=0)
-
-
-def _choose(inner: int, codes: str | int) -> tuple[int, int]:
-    """Coded dimensions and bits of each."""
-    bits = codes if isinstance(codes, int) else 4 if inner <= 64 else 2 if inner <= 200 else 1
-    whole = 16 // bits
-    return min(-(-inner // whole) * whole, 384), bits
