@@ -21,6 +21,7 @@ LAYERS = [
     {"graph"},
     {"segment"},
     {"store"},
+    {"filter"},
     {"query"},
     {"hits", "vectors", "progress"},
     {"collection", "card"},

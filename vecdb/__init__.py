@@ -20,7 +20,8 @@ in this list::
     graph       HNSW in arrays: layout, build, search with asynchronous pruning, repair
     segment     one immutable, mapped, columnar file: ids | vectors | metadata, and its index file
     store       durability: files, lock, WAL, memtable, manifest, snapshot, compaction, recovery
-    query       filter -> bitmap, planner (scan, filtered graph, graph), execution, merge
+    filter      one typed tree in four spellings -> a bitmap per part
+    query       planner (scan, filtered graph, graph), execution, merge, measured recall
     collection  the public face; hits: answers; vectors: the zero-copy view of all rows
 
 `graph` knows arrays, not files; `segment` knows bytes, not durability; `store` knows durability,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from vecdb.hits import BatchHits, Hits
     from vecdb.interop import from_hnswlib
     from vecdb.kernels import warmup
-    from vecdb.query.expr import col
+    from vecdb.filter.expr import col
     from vecdb.query.plan import Plan
     from vecdb.schema import Hnsw, Schema
 
@@ -88,7 +89,7 @@ _HOME = {
     "vecdb.hits": ("BatchHits", "Hits"),
     "vecdb.interop": ("from_hnswlib",),
     "vecdb.kernels": ("warmup",),
-    "vecdb.query.expr": ("col",),
+    "vecdb.filter.expr": ("col",),
     "vecdb.query.plan": ("Plan",),
     "vecdb.schema": ("Hnsw", "Schema"),
 }

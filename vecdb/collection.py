@@ -16,13 +16,14 @@ import numpy as np
 from vecdb import batch as _batch
 from vecdb import kernels
 from vecdb.errors import ArgumentError, NotFoundError, describe
+from vecdb.filter import masks
+from vecdb.filter.parse import parse
 from vecdb.hits import BatchHits, Hits
 from vecdb.metadata import as_metadata
 from vecdb.progress import bar
-from vecdb.query import execute, filters, gather
+from vecdb.query import execute, gather
 from vecdb.query.ask import answer, ask
 from vecdb.query.neighbours import Duplicates, KnnGraph, knn_graph, near_duplicates, vectors_of
-from vecdb.query.parse import parse
 from vecdb.query.recall import Recall, measure, sample_rows
 from vecdb.query.why import Why, why
 from vecdb.schema import (
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+    from vecdb.filter.sql import Params
     from vecdb.query.plan import Plan
-    from vecdb.query.sql import Params
 
 __all__ = ["Collection", "create", "open"]
 
@@ -256,7 +257,7 @@ class Collection:
             found = [
                 part.data.ids.get(gather.bitmap_rows(allowed.bits, part.data.rows))
                 for part, allowed in zip(
-                    snapshot.parts, filters.allowed(where, snapshot), strict=True
+                    snapshot.parts, masks.allowed(where, snapshot), strict=True
                 )
             ]
             targets = np.concatenate(found) if found else np.empty(0, np.int64)
@@ -409,7 +410,7 @@ class Collection:
             Mean, 95 % interval, worst query, and the latencies of both searches.
         """
         snapshot = self._store.snapshot
-        allowed = None if where is None else filters.allowed(where, snapshot, params)
+        allowed = None if where is None else masks.allowed(where, snapshot, params)
         itself = None
         if queries is None:
             count = gather.check_count("sample", sample, low=1)
@@ -567,7 +568,7 @@ class Collection:
         if limit is not None:
             limit = gather.check_count("limit", limit, low=0)
         offset = gather.check_count("offset", offset, low=0)
-        bits = [allowed.bits for allowed in filters.allowed(where, snapshot)]
+        bits = [allowed.bits for allowed in masks.allowed(where, snapshot)]
         return gather.page(snapshot, bits, names, limit, offset)
 
     def batches(

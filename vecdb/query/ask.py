@@ -9,15 +9,16 @@ import numpy as np
 
 from vecdb.batch import as_ids, as_queries
 from vecdb.errors import ArgumentError, NotFoundError, describe
-from vecdb.query import execute, filters, growing
+from vecdb.filter import masks
+from vecdb.query import execute, growing
 from vecdb.query.gather import check_count
 from vecdb.query.neighbours import vectors_of
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from vecdb.filter.sql import Params
     from vecdb.query.execute import Answer, Request
-    from vecdb.query.sql import Params
     from vecdb.store import Snapshot
     from vecdb.workers import Workers
 
@@ -70,7 +71,7 @@ def ask(
             describe("k", expected="a number of rows", got="None",
                      fix="pass k=10; k=None means all rows within a radius")
         )  # fmt: skip
-    allowed = None if where is None else filters.allowed(where, snapshot, params)
+    allowed = None if where is None else masks.allowed(where, snapshot, params)
     if query_id is None:
         queries, single = as_queries(query, schema)
     else:
@@ -102,8 +103,8 @@ def answer(snapshot: Snapshot, question: Question, workers: Workers) -> Answer:
 
 
 def _by_row(
-    snapshot: Snapshot, query: Any, query_id: Any, allowed: list[filters.Allowed] | None
-) -> tuple[npt.NDArray[np.float32], list[filters.Allowed]]:
+    snapshot: Snapshot, query: Any, query_id: Any, allowed: list[masks.Allowed] | None
+) -> tuple[npt.NDArray[np.float32], list[masks.Allowed]]:
     """The vector of a stored row as the query; the row itself is no hit."""
     ids = as_ids(query_id, snapshot.schema, "query_id")
     if query is not None or len(ids) != 1:
@@ -118,13 +119,13 @@ def _by_row(
             describe("query_id", expected="an id of this collection", got=repr(ids.tolist()[0]),
                      fix="look for it with query(where=...)")
         )  # fmt: skip
-    chosen = filters.live(snapshot) if allowed is None else allowed
-    return vectors_of(snapshot, parts, rows), filters.without(chosen, snapshot, parts, rows)
+    chosen = masks.live(snapshot) if allowed is None else allowed
+    return vectors_of(snapshot, parts, rows), masks.without(chosen, snapshot, parts, rows)
 
 
 def _later(
-    snapshot: Snapshot, after: Any, allowed: list[filters.Allowed] | None, *, single: bool
-) -> tuple[npt.NDArray[Any], list[filters.Allowed]]:
+    snapshot: Snapshot, after: Any, allowed: list[masks.Allowed] | None, *, single: bool
+) -> tuple[npt.NDArray[Any], list[masks.Allowed]]:
     """The ids of the pages so far, and what is allowed without them.
 
     What was returned is taken out by id, and nothing else is: no row comes twice, and a row that
@@ -135,8 +136,8 @@ def _later(
             describe("after", expected="one query", got="a batch", fix="page query by query")
         )
     ids = as_ids(getattr(after, "seen", after), snapshot.schema, "after")
-    chosen = filters.live(snapshot) if allowed is None else allowed
-    return ids, filters.without(chosen, snapshot, *snapshot.find(ids))
+    chosen = masks.live(snapshot) if allowed is None else allowed
+    return ids, masks.without(chosen, snapshot, *snapshot.find(ids))
 
 
 def _radius(radius: float | None) -> float:

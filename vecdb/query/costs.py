@@ -24,6 +24,7 @@ __all__ = ["Costs", "costs_of"]
 _ROWS = 256  # rows of one measured scan
 _CACHED_BYTES = 8 << 20  # rows that take no more stay in the cache from search to search
 _MEMORY = 3.0  # times a row from the cache: 240 against 75 ns (384 dims), 220 against 100 (784)
+_RUNS = 5
 _BEAM = 64
 _POOL = 1500.0  # beam at which keeping the pool in order costs as much as a step itself
 
@@ -73,7 +74,7 @@ def _measure(data: Segment, metric: str) -> Costs:
     assert index is not None
     rng = np.random.default_rng(0)
     picks = rng.integers(0, data.rows, (1, min(_ROWS, data.rows)))
-    queries = data.vectors[np.sort(rng.integers(0, data.rows, 5))].astype(np.float32)
+    queries = data.vectors[np.sort(rng.integers(0, data.rows, _RUNS))].astype(np.float32)
     rescore(data.vectors, queries[:1], picks, metric)
     scanned = _fastest(lambda i: rescore(data.vectors, queries[i : i + 1], picks, metric))
     steps: list[int] = []
@@ -83,16 +84,17 @@ def _measure(data: Segment, metric: str) -> Costs:
         found = graph.search(index, data.vectors, one, 10, _BEAM, metric=metric)
         steps.append(int(found.counters[0]))
 
-    walk(0)
+    for i in range(_RUNS):
+        walk(i)  # the pages that these walks touch are mapped in now
     walked = _fastest(walk)
     step_ns = walked / max(1, min(steps))
     return Costs(scanned / picks.shape[1], step_ns, data.vectors.strides[0])
 
 
 def _fastest(run: Callable[[int], object]) -> float:
-    """Nanoseconds of the fastest of five runs: what is slower was disturbed."""
+    """Nanoseconds of the fastest run: the others were disturbed."""
     times = []
-    for i in range(5):
+    for i in range(_RUNS):
         started = time.perf_counter_ns()
         run(i)
         times.append(time.perf_counter_ns() - started)

@@ -15,8 +15,8 @@ import numpy as np
 
 from vecdb import kernels
 from vecdb.errors import ArgumentError, describe
+from vecdb.filter.masks import live
 from vecdb.query.costs import costs_of
-from vecdb.query.filters import live
 from vecdb.query.plan import PartPlan, Plan
 from vecdb.query.planner import ENOUGH, Choice, choose, first_beam, next_beam
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from vecdb.filter.masks import Allowed
     from vecdb.graph import Found
-    from vecdb.query.filters import Allowed
     from vecdb.segment import Segment
     from vecdb.store import Snapshot
     from vecdb.workers import Workers

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vecdb.errors import SchemaError, describe
+from vecdb.filter.masks import live
 from vecdb.query.execute import Answer, Request, search
-from vecdb.query.filters import live
 from vecdb.query.gather import gather
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vecdb.filter.masks import live
 from vecdb.query.execute import Answer, Request, search
-from vecdb.query.filters import live
 from vecdb.query.gather import bitmap_rows
 from vecdb.query.gather import ids as ids_of
 from vecdb.query.growing import search_within
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from vecdb.query.filters import Allowed
+    from vecdb.filter.masks import Allowed
     from vecdb.store import Snapshot
     from vecdb.workers import Workers
 

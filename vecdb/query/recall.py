@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vecdb.filter.masks import live
 from vecdb.query.execute import Answer, Request, search
-from vecdb.query.filters import live
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from vecdb.query.filters import Allowed
+    from vecdb.filter.masks import Allowed
     from vecdb.store import Snapshot
     from vecdb.workers import Workers
 

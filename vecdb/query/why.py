@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vecdb.filter.expr import And, Expr
+from vecdb.filter.masks import Allowed, allowed_by, live
 from vecdb.kernels import reference
 from vecdb.query.execute import Request, search
-from vecdb.query.expr import And, Expr
-from vecdb.query.filters import Allowed, allowed_by, live
 from vecdb.segment import bitmap
 
 if TYPE_CHECKING:

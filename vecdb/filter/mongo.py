@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from vecdb.errors import FilterError, describe
-from vecdb.query.bind import MAX_DEPTH, unknown_operator
-from vecdb.query.expr import Column, Expr, all_of, any_of, col
+from vecdb.filter.bind import MAX_DEPTH, unknown_operator
+from vecdb.filter.expr import Column, Expr, all_of, any_of, col
 
 __all__ = ["from_mongo"]
 

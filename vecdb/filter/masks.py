@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vecdb.query.columns import ColumnData, Ids, column_data
-from vecdb.query.evaluate import evaluate
-from vecdb.query.parse import parse
-from vecdb.query.zones import Stats, judge
+from vecdb.filter.columns import ColumnData, Ids, column_data
+from vecdb.filter.evaluate import evaluate
+from vecdb.filter.parse import parse
+from vecdb.filter.zones import Stats, judge
 from vecdb.segment import bitmap
 from vecdb.segment.columns import ZONE_ROWS, BlockStats
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vecdb.query.expr import Expr
-    from vecdb.query.sql import Params
+    from vecdb.filter.expr import Expr
+    from vecdb.filter.sql import Params
     from vecdb.segment import Segment
     from vecdb.store import Part, Snapshot
 

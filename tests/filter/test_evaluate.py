@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from vecdb.query import columns, evaluate, leaves
-from vecdb.query.expr import And, Compare, Expr, Has, IsIn, IsNull, Match, Not, Or, col
-from vecdb.query.parse import parse
+from vecdb.filter import columns, evaluate, leaves
+from vecdb.filter.expr import And, Compare, Expr, Has, IsIn, IsNull, Match, Not, Or, col
+from vecdb.filter.parse import parse
 from vecdb.schema import Schema
 from vecdb.segment import bitmap
 

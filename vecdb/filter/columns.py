@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vecdb.query.bitmap import unpack
-from vecdb.query.values import kind_of
+from vecdb.filter.bitmap import unpack
+from vecdb.filter.values import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vecdb.query.expr import And, Compare, Expr, IsIn, IsNull, Not, Or
-from vecdb.query.values import interval, kind_of
+from vecdb.filter.expr import And, Compare, Expr, IsIn, IsNull, Not, Or
+from vecdb.filter.values import interval, kind_of
 from vecdb.segment.columns import ZONE_ROWS
 
 if TYPE_CHECKING:

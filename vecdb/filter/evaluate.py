@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vecdb.query.bitmap import pack_into
-from vecdb.query.expr import And, Compare, Expr, Has, IsIn, IsNull, Match, Not, Or
-from vecdb.query.leaves import Test, all_tests, any_test, constant, leaf_test
+from vecdb.filter.bitmap import pack_into
+from vecdb.filter.expr import And, Compare, Expr, Has, IsIn, IsNull, Match, Not, Or
+from vecdb.filter.leaves import Test, all_tests, any_test, constant, leaf_test
 from vecdb.segment import bitmap
 from vecdb.segment.columns import ZONE_ROWS
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from vecdb.query.columns import ColumnData, Ids
-    from vecdb.query.zones import Zones
+    from vecdb.filter.columns import ColumnData, Ids
+    from vecdb.filter.zones import Zones
 
 __all__ = ["evaluate"]
 
@@ -39,13 +39,13 @@ def evaluate(
     Parameters
     ----------
     expr : Expr
-        Bound to the columns (:func:`vecdb.query.parse.parse`).
+        Bound to the columns (:func:`vecdb.filter.parse.parse`).
     rows : int
         Number of rows of the segment.
     column : callable
         Gives a column of the segment by name.
     zones : Zones, optional
-        What is known beforehand (:func:`vecdb.query.zones.judge`).
+        What is known beforehand (:func:`vecdb.filter.zones.judge`).
     """
     if zones is None:
         passing = np.zeros(bitmap.nbytes(rows), np.uint8)

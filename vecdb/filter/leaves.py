@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vecdb.query.columns import Bools, ColumnData, Ids, Lists, Numbers, Texts
-from vecdb.query.expr import Compare, Has, IsIn, Match
-from vecdb.query.values import interval
+from vecdb.filter.columns import Bools, ColumnData, Ids, Lists, Numbers, Texts
+from vecdb.filter.expr import Compare, Has, IsIn, Match
+from vecdb.filter.values import interval
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -4,7 +4,7 @@
     >>> (vecdb.col("year") > 2010) & ~vecdb.col("lang").isin(["en", "fr"])
     (col('year') > 2010) & ~col('lang').isin(['en', 'fr'])
 
-SQL text and Mongo-style dicts are translated into the same tree (``vecdb.query.parse``). Its
+SQL text and Mongo-style dicts are translated into the same tree (``vecdb.filter.parse``). Its
 meaning is SQL's: a condition on a null is neither true nor false, and a row passes when the whole
 filter is true. Trees hold plain values, never code or SQL text, compare by value and pickle.
 """

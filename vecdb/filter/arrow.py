@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from vecdb.errors import FilterError, describe
-from vecdb.query.bind import MAX_DEPTH, unknown_operator
-from vecdb.query.expr import Column, Expr, all_of, any_of, as_expr, col
+from vecdb.filter.bind import MAX_DEPTH, unknown_operator
+from vecdb.filter.expr import Column, Expr, all_of, any_of, as_expr, col
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from vecdb import FilterError, col
-from vecdb.query.expr import And, Compare, Not, Or
+from vecdb.filter.expr import And, Compare, Not, Or
 
 TREES = [
     (col("year") > 2010) & ~col("lang").isin(["en", "fr"]),

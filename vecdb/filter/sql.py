@@ -24,8 +24,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vecdb.errors import FilterError, describe
-from vecdb.query.bind import MAX_DEPTH, MAX_NODES, unknown_operator
-from vecdb.query.expr import Column, Expr, all_of, any_of, as_expr, col
+from vecdb.filter.bind import MAX_DEPTH, MAX_NODES, unknown_operator
+from vecdb.filter.expr import Column, Expr, all_of, any_of, as_expr, col
 
 __all__ = ["from_sql"]
 

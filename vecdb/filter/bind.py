@@ -1,7 +1,7 @@
 """Binding: a filter checked against the columns it names, its values made canonical.
 
 Everything that can be wrong with a filter is found here, before a row is read. In a bound tree
-every value has one Python type per column type (:mod:`vecdb.query.values`), nested conjunctions
+every value has one Python type per column type (:mod:`vecdb.filter.values`), nested conjunctions
 are flat, double negations gone, and ``!=`` is a negated ``==``: filters that are written
 differently but mean the same are mostly the same key of the mask cache.
 """
@@ -12,7 +12,7 @@ import difflib
 from typing import TYPE_CHECKING
 
 from vecdb.errors import FilterError, describe
-from vecdb.query.expr import (
+from vecdb.filter.expr import (
     And,
     Compare,
     Expr,
@@ -26,7 +26,7 @@ from vecdb.query.expr import (
     all_of,
     any_of,
 )
-from vecdb.query.values import kind_of, plain_value
+from vecdb.filter.values import kind_of, plain_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 
 from vecdb import col
-from vecdb.query import columns
-from vecdb.query.evaluate import evaluate
-from vecdb.query.expr import Expr
-from vecdb.query.parse import parse
-from vecdb.query.zones import Stats, judge
+from vecdb.filter import columns
+from vecdb.filter.evaluate import evaluate
+from vecdb.filter.expr import Expr
+from vecdb.filter.parse import parse
+from vecdb.filter.zones import Stats, judge
 from vecdb.schema import Schema
 from vecdb.segment.columns import ZONE_ROWS, BlockStats
 

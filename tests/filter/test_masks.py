@@ -12,7 +12,7 @@ import pytest
 
 import vecdb
 from vecdb import col
-from vecdb.query import evaluate, filters
+from vecdb.filter import evaluate, masks
 from vecdb.segment import bitmap
 
 ROWS = 6000
@@ -85,19 +85,19 @@ def test_a_column_added_later_reads_null_in_old_rows(collection: Any) -> None:
 
 def test_counts_are_exact_and_full_masks_are_none(collection: Any) -> None:
     snapshot = collection._store.snapshot
-    for allowed in filters.allowed("year > 2000", snapshot):
+    for allowed in masks.allowed("year > 2000", snapshot):
         assert allowed.bits is not None
         assert allowed.count == bitmap.live_rows(allowed.bits)
     collection.optimize()
     snapshot = collection._store.snapshot
-    assert [a.bits for a in filters.allowed("year > 0", snapshot) if a.count] == [None]
+    assert [a.bits for a in masks.allowed("year > 0", snapshot) if a.count] == [None]
 
 
 def test_without_takes_single_rows_away(collection: Any) -> None:
     snapshot = collection._store.snapshot
     parts, rows = np.array([1, 0, -1], np.int32), np.array([7, 3, -1])
-    before = filters.allowed(None, snapshot)
-    after = filters.without(before, snapshot, parts, rows)
+    before = masks.allowed(None, snapshot)
+    after = masks.without(before, snapshot, parts, rows)
     assert sum(a.count for a in before) - sum(a.count for a in after) == 2
     assert bitmap.test(before[1].bits, np.array([7])).all()  # type: ignore[arg-type]
     assert not bitmap.test(after[1].bits, np.array([7])).any()  # type: ignore[arg-type]
@@ -107,12 +107,12 @@ def test_a_repeated_filter_is_not_evaluated_again(
     collection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = found(collection, "year = 1999")
-    monkeypatch.setattr(filters, "evaluate", None)
+    monkeypatch.setattr(masks, "evaluate", None)
     assert found(collection, col("year") == 1999) == first
     collection.delete(collection.query("year = 1999", limit=1)["id"].to_pylist())
     with pytest.raises(TypeError):
         found(collection, "year = 1998")
-    monkeypatch.setattr(filters, "evaluate", evaluate.evaluate)
+    monkeypatch.setattr(masks, "evaluate", evaluate.evaluate)
     assert found(collection, "year = 1999") == first[1:]
 
 
@@ -120,7 +120,7 @@ def test_the_cache_keeps_to_its_bytes_and_to_living_owners() -> None:
     class Owner:
         pass
 
-    cache = filters._Cache(limit=100)
+    cache = masks._Cache(limit=100)
     owners = [Owner() for _ in range(20)]
     for owner in owners:
         cache.put(owner, "key", "value", 30)
@@ -146,13 +146,13 @@ def test_parts_whose_ids_can_not_match_are_not_looked_at(
             made.add(VECTORS[start : start + 2000], np.arange(start, start + 2000))
             made.flush()
         looked_at: list[Any] = []
-        look = filters._allowed_part
+        look = masks._allowed_part
 
         def spy(expr: Any, part: Any, textual: bool) -> Any:
             looked_at.append(part)
             return look(expr, part, textual)
 
-        monkeypatch.setattr(filters, "_allowed_part", spy)
+        monkeypatch.setattr(masks, "_allowed_part", spy)
         found = made.query(where)["id"].to_pylist()
         assert found in (list(range(2000)), [3, 7])
         assert {part.bounds[0] for part in looked_at} <= {0}

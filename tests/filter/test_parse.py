@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vecdb import FilterError, col
-from vecdb.query.expr import And, Expr, Or
-from vecdb.query.parse import parse
+from vecdb.filter.expr import And, Expr, Or
+from vecdb.filter.parse import parse
 from vecdb.schema import Schema, columns_from
 
 SCHEMA = Schema(

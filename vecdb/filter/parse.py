@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vecdb.errors import FilterError, describe
-from vecdb.query.bind import bind
-from vecdb.query.expr import Column, Expr, as_expr
-from vecdb.query.mongo import from_mongo
-from vecdb.query.sql import Params, from_sql
+from vecdb.filter.bind import bind
+from vecdb.filter.expr import Column, Expr, as_expr
+from vecdb.filter.mongo import from_mongo
+from vecdb.filter.sql import Params, from_sql
 
 if TYPE_CHECKING:
     from vecdb.schema import Schema
@@ -48,7 +48,7 @@ def parse(where: Any, schema: Schema, params: Params = None) -> Expr:
     elif isinstance(where, Mapping):
         tree = from_mongo(where, _list_columns(schema))
     elif _is_arrow(where):
-        from vecdb.query.arrow import from_arrow
+        from vecdb.filter.arrow import from_arrow
 
         tree = from_arrow(where)
     else:

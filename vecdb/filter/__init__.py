@@ -1,0 +1,2 @@
+"""Filters: one typed tree in four spellings (``expr``, ``sql``, ``mongo``, ``arrow``), checked
+against the columns (``bind``), and evaluated into one bitmap per part (``masks``)."""
