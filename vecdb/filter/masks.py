@@ -64,7 +64,7 @@ def allowed(where: Any, snapshot: Snapshot, params: Params = None) -> list[Allow
     FilterError
         The filter can't be read, or does not fit the columns.
     """
-    if where is None:
+    if where is None and params is None:
         return live(snapshot)
     return allowed_by(parse(where, snapshot.schema, params), snapshot)
 

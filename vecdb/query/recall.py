@@ -133,7 +133,7 @@ def sample_rows(
 def hits_per_query(found: Answer, truth: Answer) -> npt.NDArray[np.float64]:
     """Share of the true neighbours that each query found; 1 where there are none to find."""
     there = truth.rows >= 0
-    worst = np.where(there, truth.distances, -np.inf).max(axis=1)
+    worst = np.where(there, truth.distances, np.float32(-3e38)).max(axis=1)
     reach = worst + _TOLERANCE * np.maximum(np.abs(worst), 1e-3)
     hits = ((found.rows >= 0) & (found.distances <= reach[:, None])).sum(axis=1)
     wanted = there.sum(axis=1)
