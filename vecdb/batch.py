@@ -269,8 +269,8 @@ def _from_arrow(data: Any, subject: str) -> Any:
     if isinstance(data, pa.ChunkedArray):
         data = data.combine_chunks()
     if isinstance(data, pa.Array) and data.null_count == 0:
-        if pa.types.is_fixed_size_list(data.type):
-            values = data.flatten()
+        if isinstance(data, pa.FixedSizeListArray):
+            values: Any = data.flatten()
             if values.null_count == 0:
                 return values.to_numpy(zero_copy_only=False).reshape(len(data), -1)
         elif pa.types.is_floating(data.type):

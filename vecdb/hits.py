@@ -75,7 +75,9 @@ class _Answer:
         return pl.from_arrow(self.to_arrow())
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self.to_arrow().__arrow_c_stream__(requested_schema)
+        table: Any = self.to_arrow()
+        capsule: object = table.__arrow_c_stream__(requested_schema)
+        return capsule
 
 
 class Hits(_Answer):

@@ -216,7 +216,8 @@ def type_from_name(name: str) -> pa.DataType | None:
         kind: pa.DataType = getattr(pa, "bool_" if name == "bool" else name)()
         return kind
     if match := _TIMESTAMP.fullmatch(name):
-        return pa.timestamp(match[1], match[2])
+        unit: Any = match[1]
+        return pa.timestamp(unit, match[2])
     if (match := _LIST.fullmatch(name)) and match[1] in _SIMPLE:
         inner = type_from_name(match[1])
         return None if inner is None else pa.list_(inner)

@@ -62,7 +62,8 @@ class Vectors:
             return self._rows(np.arange(start, stop, step))
         if isinstance(key, (int, np.integer)):
             position = range(len(self))[int(key)]
-            return self._range(position, position + 1)[0]
+            row: npt.NDArray[Any] = self._range(position, position + 1)[0]
+            return row
         wanted = np.asarray(key)
         if wanted.dtype == np.bool_:
             wanted = np.flatnonzero(wanted)

@@ -155,14 +155,16 @@ def _take(
         if name == "vector":
             arrays.append(_vectors(data.vectors[rows]))
         else:
-            arrays.append(data.column(name).take(pa.array(rows)))
+            arrays.append(data.column(name).take(pa.array(rows, pa.int64())))
     return pa.Table.from_arrays(arrays, schema=_table_schema(snapshot.schema, names))
 
 
 def _table_schema(schema: Schema, names: Sequence[str]) -> pa.Schema:
     import pyarrow as pa
 
-    fields = [pa.field("id", pa.string() if schema.ids == "string" else pa.int64())]
+    fields: list[pa.Field[Any]] = [
+        pa.field("id", pa.string() if schema.ids == "string" else pa.int64())
+    ]
     for name in names:
         if name == "vector":
             fields.append(pa.field("vector", pa.list_(pa.float32(), schema.dim)))
