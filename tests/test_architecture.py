@@ -24,6 +24,7 @@ LAYERS = [
     {"filter"},
     {"query"},
     {"hits", "vectors", "progress"},
+    {"reading"},
     {"collection", "card"},
     {"interop"},
     {"__init__"},

@@ -22,7 +22,7 @@ in this list::
     store       durability: files, lock, WAL, memtable, manifest, snapshot, compaction, recovery
     filter      one typed tree in four spellings -> a bitmap per part
     query       planner (scan, filtered graph, graph), execution, merge, measured recall
-    collection  the public face; hits: answers; vectors: the zero-copy view of all rows
+    collection  the public face; reading: its reading half; hits: answers; vectors: all rows, viewed
 
 `graph` knows arrays, not files; `segment` knows bytes, not durability; `store` knows durability,
 not queries. A write goes user -> batch -> WAL (durable) -> memtable -> snapshot; in the background
@@ -58,10 +58,10 @@ if TYPE_CHECKING:
         VecdbError,
         VersionError,
     )
+    from vecdb.filter.expr import col
     from vecdb.hits import BatchHits, Hits
     from vecdb.interop import from_hnswlib
     from vecdb.kernels import warmup
-    from vecdb.filter.expr import col
     from vecdb.query.plan import Plan
     from vecdb.schema import Hnsw, Schema
 
