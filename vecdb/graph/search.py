@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from vecdb.errors import ArgumentError, describe
 from vecdb.graph.layout import Graph
 from vecdb.graph.traverse import search_rows
+from vecdb.graph.visited import HASHED_ROWS, table_bytes, tables
 from vecdb.kernels.scan import flat
 from vecdb.workers import Workers
 
@@ -22,8 +23,6 @@ COUNTERS = ("visited", "estimates", "full_distances", "pruned")
 computed in full, and estimates that no distance of the neighbour itself had to follow."""
 
 _TASK = 32  # queries of a task; the deadline is looked at between tasks
-_LAZY_ROWS = 4 << 20  # tags of more rows are not cleared but asked for anew: untouched pages of
-# zeros cost no memory, so a search of 64 million rows holds what it visits
 _NO_BITMAP = np.zeros(0, np.uint8)
 
 
@@ -123,13 +122,13 @@ def search(
         if late or graph.rows == 0:
             rows[mine], distances[mine], done[i] = -1, np.inf, not late
             return
-        visited = _borrow(graph)
         raw, data, fixed, shape, units, call, bitmap = args
+        visited = _borrow(graph, call)
         search_rows(
             raw, data, fixed, shape, units, queries[mine], call, bitmap, visited, rows[mine],
             distances[mine], counts[i],
         )  # fmt: skip
-        graph.scratch.append(visited)
+        _give_back(graph, call, visited)
 
     if workers is None or len(parts) <= 1:
         for i in range(len(parts)):
@@ -171,21 +170,29 @@ def search_one(
     if graph.rows == 0:
         rows[:], distances[:] = -1, np.inf
         return Found(rows[0], distances[0], counters, True)
-    visited = _borrow(graph)
+    visited = _borrow(graph, call)
     search_rows(
         raw, data, fixed, shape, units, np.ascontiguousarray(query)[None], call, bitmap, visited,
         rows, distances, counters,
     )  # fmt: skip
-    graph.scratch.append(visited)
+    _give_back(graph, call, visited)
     return Found(rows[0], distances[0], counters, True)
 
 
-def _borrow(graph: Graph) -> NDArray[np.uint8]:
-    """A searcher's visited tags, from the graph's free list; deque.pop is atomic."""
+def _borrow(graph: Graph, call: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """What a searcher needs to know where it has been, from a free list; deque.pop is atomic."""
+    hashed = call[7]
+    free = tables if hashed else graph.scratch
+    size = table_bytes(int(call[1])) if hashed else graph.rows + 1
     try:
-        return graph.scratch.pop()
+        visited = free.pop()
     except IndexError:
-        return np.zeros(graph.rows + 1, np.uint8)
+        return np.zeros(size, np.uint8)
+    return visited if len(visited) >= size else np.zeros(size, np.uint8)
+
+
+def _give_back(graph: Graph, call: NDArray[np.int64], visited: NDArray[np.uint8]) -> None:
+    (tables if call[7] else graph.scratch).append(visited)
 
 
 def _arguments(
@@ -225,4 +232,7 @@ def _call(rows: int, k: int, ef: int, every: bool, knobs: Knobs) -> NDArray[np.i
         raise ArgumentError(describe("k", expected="an integer >= 1", got=k, fix="ask for a hit"))
     keep = min(rows, k + max(2, k // 4)) + 7 & ~7
     pool = max(min(ef, rows), keep) + 7 & ~7
-    return np.array([k, pool, keep, every, knobs.prefetch, knobs.pruning, knobs.codes], np.int64)
+    hashed = rows >= HASHED_ROWS
+    return np.array(
+        [k, pool, keep, every, knobs.prefetch, knobs.pruning, knobs.codes, hashed], np.int64
+    )

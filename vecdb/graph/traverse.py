@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vecdb.graph.keys import EMPTY, LEAST, key_row, make_key, next_tag
+from vecdb.graph.keys import EMPTY, LEAST, key_row, make_key
+from vecdb.graph.visited import begin, enter, grown, slot_of
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import (
     distance,
@@ -38,7 +39,7 @@ SHAPE = (
 )  # fmt: skip
 """Order of the numbers that describe a graph to the kernel."""
 
-CALL = ("k", "ef", "keep", "every", "prefetch", "pruning", "codes")
+CALL = ("k", "ef", "keep", "every", "prefetch", "pruning", "codes", "hashed")
 """Order of the numbers that describe a call."""
 
 
@@ -67,11 +68,11 @@ def center(metric, radius, query, mean, out):
 
 
 @jit(
-    f"i8(i8, {_WHOLE}, {_WHOLE}, {_FLOATS}, f4, f4, i8, i8, {_BYTES}, u1[::1],"
+    f"i8(i8, i8, {_WHOLE}, {_WHOLE}, {_FLOATS}, f4, f4, i8, i8, {_BYTES}, u1[::1],"
     " i8[::1], i8[::1], i8, f4[::1])"
 )
 def walk(
-    data, shape, call, units, unit, shift, x, own, allowed, visited, pool, best, table, out
+    data, rows, shape, call, units, unit, shift, x, own, allowed, visited, pool, best, table, out
 ):  # fmt: skip
     """Expand nodes until the pool holds none that is not; `best` gets the nearest allowed ones.
 
@@ -88,10 +89,13 @@ def walk(
     local = inner <= FLOAT_DIMS
     estimates = address(out)
     keys, nearest = address(pool) + 64, address(best) + 64
-    tag = next_tag(visited)
+    met = visited[: len(visited) & ~7].view(np.int64)
+    hashed = call[7] == 1
+    tag = begin(visited, met, hashed)
     pool[8:] = EMPTY
     best[8:] = EMPTY
-    visited[1 + entry] = tag
+    enter(visited, met, hashed, tag, slot_of(visited, met, hashed, tag, entry), entry)
+    count = 1
     pool[8] = np.int64(entry) << 1
     position = 0
     hops = 0
@@ -127,19 +131,25 @@ def walk(
                 lane = trailing_zeros(mask)
                 mask &= mask - 1
                 neighbour = np.int64(read_i32(link + 4 * lane))
-                if visited[1 + neighbour] == tag:
+                if not 0 <= neighbour < rows:  # a mapped file may hold anything
+                    continue
+                slot = slot_of(visited, met, hashed, tag, neighbour)
+                if slot < 0:
                     continue
                 key = make_key(out[lane], neighbour)
                 if key < pool[7 + ef]:
-                    visited[1 + neighbour] = tag
+                    enter(visited, met, hashed, tag, slot, neighbour)
+                    count += 1
+                    if hashed and 2 * count > len(met):
+                        met = grown(visited, met, tag)
                     position = min(position, pool_insert(keys, ef, key))
 
 
 @jit(
-    f"UniTuple(i8, 2)(i8, i8, {_WHOLE}, {_WHOLE}, f4, i8, i8, f4, {_BYTES}, u1[::1], i8[::1],"
+    f"UniTuple(i8, 2)(i8, i8, i8, {_WHOLE}, {_WHOLE}, f4, i8, i8, f4, {_BYTES}, u1[::1], i8[::1],"
     " i8[::1])"
 )
-def walk_plain(data, raw, shape, call, lift, own, query, norm, allowed, visited, pool, best):
+def walk_plain(data, rows, raw, shape, call, lift, own, query, norm, allowed, visited, pool, best):
     """The same walk without estimates: every neighbour's own distance, from its record or, with
     codes off as well, from its float row. It is what the engine is measured against.
 
@@ -153,7 +163,10 @@ def walk_plain(data, raw, shape, call, lift, own, query, norm, allowed, visited,
     row_bytes = dim * (2 if half else 4)
     keys, nearest = address(pool) + 64, address(best) + 64
     fresh = np.empty(1 + BLOCK * blocks, np.int64)
-    tag = next_tag(visited)
+    met = visited[: len(visited) & ~7].view(np.int64)
+    hashed = call[7] == 1
+    tag = begin(visited, met, hashed)
+    enter(visited, met, hashed, tag, slot_of(visited, met, hashed, tag, entry), entry)
     pool[8:] = EMPTY
     best[8:] = EMPTY
     fresh[0] = entry
@@ -169,7 +182,6 @@ def walk_plain(data, raw, shape, call, lift, own, query, norm, allowed, visited,
             else:
                 value = distance(metric, half, raw + node * row_bytes, query, dim, norm) + lift
             key = make_key(max(value, np.float32(0)), node)
-            visited[1 + node] = tag
             if key < pool[7 + ef]:
                 position = min(position, pool_insert(keys, ef, key))
             if key < best[7 + keep] and (every or allowed[node >> 3] >> (node & 7) & 1):
@@ -181,14 +193,19 @@ def walk_plain(data, raw, shape, call, lift, own, query, norm, allowed, visited,
         node = key_row(pool[8 + position])
         pool[8 + position] |= 1
         hops += 1
+        if hashed and 2 * (computed + BLOCK * blocks) > len(met):
+            met = grown(visited, met, tag)
         count = 0
         for b in range(blocks):
             link = data + node * stride + record + b * block_bytes
             for lane in range(BLOCK):
                 neighbour = np.int64(read_i32(link + 4 * lane))
-                if neighbour < 0 or visited[1 + neighbour] == tag:
+                if not 0 <= neighbour < rows:
                     continue
-                visited[1 + neighbour] = tag
+                slot = slot_of(visited, met, hashed, tag, neighbour)
+                if slot < 0:
+                    continue
+                enter(visited, met, hashed, tag, slot, neighbour)
                 fresh[count] = neighbour
                 count += 1
                 if ahead and coded:
@@ -237,6 +254,7 @@ def search_rows(
     metric, half, dim = shape[0], shape[1] == 1, shape[2]
     inner, blocks, dims, bits = shape[3], shape[6], shape[7], shape[8]
     k, ef, keep = call[0], call[1], call[2]
+    nodes = len(data) // shape[4]
     padded = dims + 15 & ~15
     mean = fixed[: 4 * inner].view(np.float32)
     scales = address(fixed) + 4 * inner
@@ -266,15 +284,15 @@ def search_rows(
         query = address(queries) + 4 * dim * j
         if call[5] and call[6]:
             hops = walk(
-                address(data), shape, call, units, unit, shift, address(x), address(own), allowed,
-                visited, pool, best, address(table), out,
+                address(data), nodes, shape, call, units, unit, shift, address(x), address(own),
+                allowed, visited, pool, best, address(table), out,
             )  # fmt: skip
             estimates, computed = hops * blocks * BLOCK, 0
             pruned = estimates - hops + 1
         else:
             hops, computed = walk_plain(
-                address(data), address(raw), shape, call, units[2] * norm, address(own), query,
-                norm, allowed, visited, pool, best,
+                address(data), nodes, address(raw), shape, call, units[2] * norm, address(own),
+                query, norm, allowed, visited, pool, best,
             )  # fmt: skip
             estimates = pruned = 0
         count = rescore(
