@@ -90,6 +90,34 @@ def test_rows_deleted_or_replaced_during_a_merge_stay_so(
     again.close()
 
 
+@pytest.mark.parametrize("gone", [range(100), range(200)])
+def test_segments_that_vanish_during_their_merge_stay_gone(
+    lab: Any, monkeypatch: pytest.MonkeyPatch, gone: range
+) -> None:
+    store = lab.create()
+    store._background.stop()
+    for start in (0, 100):
+        store.append(lab.batch(range(start, start + 100)))
+        store.flush()
+
+    def interrupted(writer: Any, sources: Any) -> Any:
+        added = real_new_segment(writer, sources)
+        store.delete(np.array(gone))
+        store.append(lab.batch([500]))
+        store.flush()  # this commit drops the segments that have become empty
+        return added
+
+    monkeypatch.setattr(compaction, "new_segment", interrupted)
+    store._compactor._merge(list(store.snapshot.parts))
+    expected = set(range(200)) - set(gone) | {500}
+    assert set(lab.contents(store)) == expected
+    assert len(lab.files("seg")) == len(store.snapshot.parts)
+    lab.crash(store)
+    again = lab.open("w")
+    assert set(lab.contents(again)) == expected
+    again.close()
+
+
 def test_a_segment_that_loses_a_fifth_of_its_rows_is_rewritten_in_the_background(lab: Any) -> None:
     import time
 

@@ -155,7 +155,7 @@ def commit(writer: Writer, edit: Edit) -> None:
             wal.sync()  # a snapshot is shown only when its last record is durable
             writer.publish(writer.state.renew())
             writer.lock.notify_all()
-    _remove_unused(writer, old, manifest)
+    _remove_unused(writer, old, manifest, edit)
 
 
 def _edited(writer: Writer, edit: Edit) -> tuple[Part, ...]:
@@ -185,14 +185,16 @@ def _added_part(writer: Writer, edit: Edit, added: Part) -> Part:
     part = Part(segment, None, added.live_rows, added.bounds)
     for source in edit.sources:
         if source.data.files:
-            current = now[source.segment.id]
+            current = now.get(source.segment.id)  # another commit drops one that has become empty
         else:
             assert edit.flushed is not None
             current = edit.flushed.part(state.schema)
-        if current.live is None or current.live_rows == source.live_rows:
-            continue
-        before = bitmap.all_live(source.data.rows) if source.live is None else source.live
-        dead = bitmap.rows_of(before & ~current.live)
+        gone = bitmap.all_live(source.data.rows) if source.live is None else source.live
+        if current is not None:
+            if current.live is None or current.live_rows == source.live_rows:
+                continue
+            gone = gone & ~current.live
+        dead = bitmap.rows_of(gone)
         part = part.without(segment.ids.find(source.data.ids.get(dead)))
     return part
 
@@ -269,9 +271,12 @@ def files_of(manifest: Manifest) -> set[str]:
     return found
 
 
-def _remove_unused(writer: Writer, old: Manifest, new: Manifest) -> None:
-    """Unlink what only the old generation needed. Readers that mapped it keep it."""
-    unused = sorted(files_of(old) - files_of(new))
+def _remove_unused(writer: Writer, old: Manifest, new: Manifest, edit: Edit) -> None:
+    """Unlink what only the old generation needed, and new files whose rows have all been deleted
+    meanwhile. Readers that mapped a file keep it."""
+    made = [segment for segment in (edit.indexed, edit.added and edit.added.segment) if segment]
+    files = files_of(old) | {file.name for segment in made for file in segment.files}
+    unused = sorted(files - files_of(new))
     unused += [names.wal(number) for number in range(old.wal, new.wal)]
     unused.append(names.manifest(old.generation))
     for name in unused:

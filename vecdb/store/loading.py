@@ -82,10 +82,12 @@ def replay(directory: Directory, manifest: Manifest, state: State, logs: list[Wa
         apply_records(state, logs[-1])
         following = open_next_log(directory, manifest, logs[-1])
         if following is None:
+            _refuse_gap(state, logs[-1])
             break
         apply_records(state, logs[-1])  # what was written before the writer moved on
         if following.first != state.sequence + 1:
-            if following.length() == HEADER_SIZE:  # made for a commit that never came: no record
+            # made for a commit that never came: no record. A log is whole when the next one begins
+            if following.length() == HEADER_SIZE and not logs[-1].torn():
                 break
             raise CorruptionError(
                 describe(str(logs[-1].path), expected=f"records up to {following.first - 1}",
@@ -95,6 +97,17 @@ def replay(directory: Directory, manifest: Manifest, state: State, logs: list[Wa
         state.start_memtable(following.number)
         logs.append(following)
     state.renew()
+
+
+def _refuse_gap(state: State, log: WalReader) -> None:
+    """Raise when damaged bytes hide later records, which a reader would miss in silence."""
+    while True:
+        try:
+            log.torn()
+            return
+        except CorruptionError:
+            if not apply_records(state, log):  # else a writer was in the middle of appending
+                raise
 
 
 def apply_records(state: State, log: WalReader) -> int:

@@ -72,6 +72,8 @@ class WalWriter:
         self._file = directory.create(names.wal(number))
         head = _HEADER.pack(MAGIC, VERSION, store, number, self.salt, first)
         self._file.write(head + _HASH.pack(xxhash.xxh3_64_intdigest(head)))
+        # on disk before the first record: were half of that record on disk and the header not,
+        # a write that nobody acknowledged would look like damage
         self._file.sync()
         directory.sync()
         self._synced = self._file.length
