@@ -3,8 +3,9 @@
     python -m bench.ingest --batches 50
 
 The clock runs from a batch's `add` to its acknowledgement; what that acknowledgement is worth
-("disk" or "process") stands beside every figure. Stores take turns batch by batch in processes of
-their own; each pass starts with empty folders. Building the index afterwards is timed apart.
+("disk" or "process") stands beside every figure. Stores take turns of five batches in processes of
+their own; each pass starts with empty folders. With ``--index``, building the index afterwards is
+timed apart.
 """
 
 from __future__ import annotations
@@ -40,21 +41,23 @@ class Filling:
             self._store.add(batch)
         return time.perf_counter() - start
 
-    def finish(self) -> dict[str, float]:
-        """Seconds to build the index and close, and what is left on the disk."""
+    def index(self) -> float:
+        """Seconds to build the index over all rows."""
         start = time.perf_counter()
         self._store.optimize()
-        seconds = time.perf_counter() - start
+        return time.perf_counter() - start
+
+    def finish(self) -> dict[str, int]:
+        """Close; what is left on the disk."""
         self._store.close()
-        return {"index_s": seconds, **footprint(self._path)}
+        return footprint(self._path)
 
 
-def run(names: list[str], batches: int, size: int, dim: int, passes: int) -> None:
-    """Fill every store `passes` times and report rows per second."""
+def run(names: list[str], batches: int, size: int, dim: int, passes: int, index: bool) -> None:
+    """Fill every store `passes` times; report each pass and the medians."""
     report = Report("ingest", PACKAGES)
     rates: dict[str, list[float]] = defaultdict(list)
-    ends: dict[str, dict[str, float]] = {}
-    for _ in range(passes):
+    for turn in range(passes):
         seconds: dict[str, float] = defaultdict(float)
         with (
             tempfile.TemporaryDirectory(prefix="vecdb-bench-") as folder,
@@ -63,18 +66,16 @@ def run(names: list[str], batches: int, size: int, dim: int, passes: int) -> Non
             for _ in range(batches // TURN):
                 for name, spent in contest.round("add", TURN):
                     seconds[name] += spent
-            ends |= contest.round("finish")
-        for name, spent in seconds.items():
-            rates[name].append(batches * size / spent)
-    for name, end in ends.items():
-        report.line(
-            store=name,
-            acknowledged_survives=STORES[name].durability,
-            rows=batches * size,
-            dim=dim,
-            rows_per_s=summary(rates[name]),
-            **end,
-        )
+            built = dict(contest.round("index")) if index else {}
+            for name, left in contest.round("finish"):
+                rates[name].append(batches * size / seconds[name])
+                extra = {"index_s": built[name]} if index else {}
+                report.line(
+                    store=name, turn=turn, add_s=seconds[name], rows=batches * size, **extra, **left
+                )
+    for name, values in rates.items():
+        survives = STORES[name].durability
+        report.line(store=name, acknowledged_survives=survives, dim=dim, rows_per_s=summary(values))
 
 
 def main() -> None:
@@ -84,8 +85,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1000, help="rows a batch")
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--index", action="store_true", help="build the index afterwards, timed")
     given = parser.parse_args()
-    run(given.stores.split(","), given.batches, given.size, given.dim, given.passes)
+    names = given.stores.split(",")
+    run(names, given.batches, given.size, given.dim, given.passes, given.index)
 
 
 if __name__ == "__main__":
