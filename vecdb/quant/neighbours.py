@@ -36,6 +36,7 @@ BLOCK = 32  # neighbours in a block
 HEAD = 256  # bytes of a block before its codes
 STEP_2, STEP_4 = 0.9957, 0.3352  # best uniform steps for a Gaussian, in standard deviations
 ROUNDING = {1: 0.571, 2: 0.133, 4: 0.0116}  # squared error of a rounded Gaussian, 1 / rho^2 - 1
+PAIRS = 4000  # of residuals that the codes are chosen by
 MATRIX_BYTES = 1 << 20  # of the projection at most: it must stay in the second cache level
 SCALES = (0.8, 0.9, 1.0, 1.1, 1.2)  # tried around it for each residual
 
@@ -71,29 +72,29 @@ def principal(residuals: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def choose_codes(
     residuals: NDArray[np.float32],
+    queries: NDArray[np.float32],
     basis: NDArray[np.float32],
     fixed: int,
     allowed_bits: tuple[int, ...] = (1, 2, 4),
 ) -> tuple[int, int]:
     """Coded dimensions and bits of each that should make the search of these rows fastest.
 
-    `residuals` come in runs of two of the same node. A pair (a, b) of them plays query and
-    neighbour: what the codes must tell apart is the spread of cos(a, b); their error is the part
+    `residuals` are those of neighbours, `queries` those of rows two links away, which play queries:
+    what codes must tell apart is the spread of the cosine between the two; their error is the part
     of it in the dimensions left out, and the rounding of the others. A row costs its bytes
     (`fixed` ones beside the codes, and the time of a hop as 1,000 more), and more hops are needed
-    as the square of error / spread. The weight 10 was fitted to QPS at recall .95 and .99 on
-    784, 384 and 100 dimensions, where 384 x 1, 256 x 2 and 100 x 4 bits come out.
+    as the square of error / spread. The weight 8 was fitted to QPS at recall .95 and .99 on 784,
+    384 and 100 dimensions, where about 384 x 1, 256 x 2 and 100 x 4 bits were best.
     """
     inner = residuals.shape[1]
     if inner <= FLOAT_DIMS or len(residuals) < 128:
         most = max(allowed_bits)
         whole = 16 // most
         return -(-min(inner, MATRIX_BYTES // inner) // whole) * whole, most
-    unit = residuals[: 6000 & ~1] @ basis
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-30)
-    a, b = unit[0 : len(unit) & ~1 : 2], unit[1::2]
+    a, b = _units(queries[:PAIRS] @ basis), _units(residuals[:PAIRS] @ basis)
     products = np.cumsum(a * b, axis=1, dtype=np.float64)
-    spread = max(products[:, -1].var(), 1e-12)
+    low, high = np.quantile(products[:, -1], (0.16, 0.84))  # rows met twice would swell a variance
+    spread = max((high - low) ** 2 / 4, 1e-12)
     left_out = (products[:, -1:] - products).var(axis=0)
     coded = (np.cumsum(a * a, axis=1) * np.cumsum(b * b, axis=1)).mean(axis=0)
     best = (np.inf, 0, 0)
@@ -103,8 +104,12 @@ def choose_codes(
             last = min(dims, inner) - 1
             error = left_out[last] + ROUNDING[bits] * coded[last] / dims
             row = fixed + HEAD + BLOCK * dims * bits // 8
-            best = min(best, ((row + 1000) * (1 + 10 * error / spread), dims, bits))
+            best = min(best, ((row + 1000) * (1 + 8 * error / spread), dims, bits))
     return best[1], best[2]
+
+
+def _units(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
 
 
 def fit_projection(basis: NDArray[np.float32], dims: int, seed: int) -> Projection:
