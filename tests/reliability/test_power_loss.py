@@ -27,18 +27,28 @@ def record(folder: Path, seed: int, steps: int) -> tuple[list[disk.Event], list[
     """Run a workload with sessions of a few calls each; a mark "b" before and "a" after a call."""
     recorder = disk.Recorder(folder)
     ops = model.plan(seed, {}, steps)
+    # at the end a memtable fills up while the flush of the one before takes long
+    last = [model.Op("add", dict.fromkeys(range(n, n + 30), seed)) for n in (3000, 3030, 3060)]
+
+    def run(col: vecdb.Collection, number: int, op: model.Op) -> None:
+        recorder.mark(f"b {number}")
+        model.apply(col, op)
+        recorder.mark(f"a {number + 1}")
+
     with inject.calls(recorder):
         col = model.make(folder / "store")
         recorder.mark("a 0")
         for number, op in enumerate(ops):
-            recorder.mark(f"b {number}")
-            model.apply(col, op)
-            recorder.mark(f"a {number + 1}")
+            run(col, number, op)
             if number % 12 == 11:
                 col.close()
                 col = vecdb.open(folder / "store", "w")
+        col.flush()
+        with col._store._writer().flush_lock:
+            for number, op in enumerate(last, steps):
+                run(col, number, op)
         col.close()
-    return recorder.events, model.states({}, ops)
+    return recorder.events, model.states({}, ops + last)
 
 
 def allowed(mark: str, states: list[model.State]) -> list[model.State] | None:

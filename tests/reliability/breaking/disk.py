@@ -336,5 +336,3 @@ def labels(events: list[Event]) -> list[str]:
     """The places in the code that synced, each once, in order."""
     synced = (e.label for e in events if e.kind in ("sync", "sync folder"))
     return list(dict.fromkeys(synced))
-
-

@@ -21,13 +21,12 @@ def state_of(plain: dict[str, int]) -> model.State:
 def work(
     say: Say, path: str, seed: int, start: dict[str, int], count: int, at: int, how: str
 ) -> None:
-    """Open the store, run a plan from its content, close; die at change number `at` (0: don't).
+    """Open the store, run a plan from its content, close; die at change number `at` (0: never).
 
     Says "open" when recovery is over, "b i" before call number i, "a i" after it, and at the end
     "changes n", the number of changes there were.
     """
-    hook = inject.Killing(at, how) if at else inject.Counting(None, inject.CHANGES)
-    with inject.sizes(**model.SMALL), inject.calls(hook):
+    with inject.sizes(**model.SMALL), inject.calls(inject.Killing(at, how)) as hook:
         col = vecdb.open(path, "w", threads=1)
         say("open")
         for number, op in enumerate(model.plan(seed, state_of(start), count)):

@@ -26,7 +26,9 @@ def build(path: Path) -> None:
     It is a copy of an open one, so that the log has not been flushed.
     """
     origin = path.parent / f"{path.name}.origin"
-    with inject.sizes(**model.SMALL), inject.calls(inject.NoSync()):
+    quiet = {"store_compaction___QUIET": 1_000, "store_compaction___DEAD_SHARE": 1}
+    sizes = model.SMALL | quiet  # nothing happens in the background
+    with inject.sizes(**sizes), inject.calls(inject.NoSync()):
         col = model.make(origin)
         model.apply(col, model.Op("add", dict.fromkeys(range(100, 144), 1)))
         col.optimize()
@@ -143,7 +145,9 @@ def _inside(change: Change, vectors: dict[str, range]) -> bool:
     place = vectors.get(change[1], range(0))
     if change[0] == "flip":
         return change[2] in place
-    return change[0] == "zero" and bool(set(place) & set(range(change[2] * 4096, change[2] * 4096 + 4096)))
+    return change[0] == "zero" and bool(
+        set(place) & set(range(change[2] * 4096, change[2] * 4096 + 4096))
+    )
 
 
 def refuse(say: Say, path: str) -> None:

@@ -1,0 +1,168 @@
+"""Damaged files: an exception, a torn tail that is reported, or unchanged answers.
+
+Single bits are flipped, files cut at every length, pages zeroed, files swapped and removed; and
+crafted files whose checksums are right say impossible things. No damage ends the process, and
+with ``verify="full"`` none changes an answer in silence. Run long: ``pytest -m long
+tests/reliability/test_damage.py``, every bit of the store, about two hours.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from breaking import damage, inject, model, probe
+from breaking.farm import Farm
+
+import vecdb
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small store with every kind of file."""
+    path = tmp_path_factory.mktemp("intact") / "store"
+    probe.build(path)
+    files = {p.name.split("-")[0] for p in path.iterdir()}
+    assert files == {"LOCK", "MANIFEST", "wal", "seg", "idx", "del"}
+    assert sum(p.stat().st_size for p in path.iterdir()) <= 64 << 10
+    return path
+
+
+def files_of(store: Path) -> list[Path]:
+    return sorted(p for p in store.iterdir() if p.name != "LOCK")
+
+
+def flips(store: Path) -> Iterator[probe.Change]:
+    """Every single bit of every file."""
+    for path in files_of(store):
+        for byte in range(path.stat().st_size):
+            for bit in range(8):
+                yield ["flip", path.name, byte, bit]
+
+
+def cuts(store: Path) -> Iterator[probe.Change]:
+    """Every length of every file."""
+    for path in files_of(store):
+        for length in range(path.stat().st_size):
+            yield ["cut", path.name, length]
+
+
+def pages(store: Path) -> Iterator[probe.Change]:
+    """Every page of every file."""
+    for path in files_of(store):
+        for page in range(-(-path.stat().st_size // 4096)):
+            yield ["zero", path.name, page]
+
+
+def of_each_file(changes: Iterator[probe.Change], count: int) -> list[probe.Change]:
+    """So many changes of each file, drawn at random."""
+    by_file: dict[str, list[probe.Change]] = {}
+    for change in changes:
+        by_file.setdefault(change[1], []).append(change)
+    rng = random.Random(0)
+    return [c for found in by_file.values() for c in rng.sample(found, min(count, len(found)))]
+
+
+def try_all(farm: Farm, store: Path, changes: list[probe.Change]) -> None:
+    """No change may crash a process or change an answer in silence."""
+    for start in range(0, len(changes), 400):
+        some = changes[start : start + 400]
+        ended = farm.run(probe.sweep, str(store), start, some, timeout=300)
+        reached = max((int(line[3:]) for line in ended.said if line.startswith("at ")), default=-1)
+        assert ended.signal == 0, f"crashed at {some[reached]}\n{ended.stderr[-3000:]}"
+        wrong = [line for line in ended.check() if line.startswith("wrong")]
+        assert not wrong, "\n".join(wrong[:20])
+        assert reached == len(some) - 1
+
+
+def test_a_flipped_bit_is_never_a_silent_wrong_answer(
+    farm: Farm, intact: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(intact, tmp_path / "store")
+    try_all(farm, tmp_path / "store", of_each_file(flips(intact), 150))
+
+
+def test_a_file_cut_short_is_never_a_silent_wrong_answer(
+    farm: Farm, intact: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(intact, tmp_path / "store")
+    try_all(farm, tmp_path / "store", of_each_file(cuts(intact), 50))
+
+
+def test_a_zeroed_page_is_never_a_silent_wrong_answer(
+    farm: Farm, intact: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(intact, tmp_path / "store")
+    try_all(farm, tmp_path / "store", list(pages(intact)))
+
+
+@pytest.mark.long
+def test_every_bit_and_every_length(farm: Farm, intact: Path, tmp_path: Path) -> None:
+    shutil.copytree(intact, tmp_path / "store")
+    try_all(farm, tmp_path / "store", [*cuts(intact), *flips(intact)])
+
+
+def test_damage_is_refused_by_name(intact: Path, tmp_path: Path) -> None:
+    """Beyond not being wrong: the error names the file, verify() finds it, reading goes on."""
+    for number, path in enumerate(files_of(intact)):
+        kind = path.name.split("-")[0]
+        store = tmp_path / f"store {number}"
+        shutil.copytree(intact, store)
+        victim = store / path.name
+        data = victim.read_bytes()
+        middle = {"seg": 4100, "idx": 4100, "del": 64, "MANIFEST": 20, "wal": 200}[kind]
+        damage.rewrite(victim, probe.changed(data, ["flip", path.name, middle, 0]))
+        report = vecdb.store.verify(store)
+        assert not report["ok"]
+        assert any(path.name in problem for problem in report["problems"])
+        if kind == "idx":
+            with vecdb.open(store) as col:
+                model.check_search(col, model.content(col))
+        else:
+            with pytest.raises(vecdb.CorruptionError, match=path.name):
+                vecdb.open(store, verify="full").close()
+
+
+def test_swapped_and_missing_files_are_named(intact: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    probe.build(other)
+    for path in files_of(intact):
+        kind = path.name.split("-")[0]
+        for name, replacement in (("swapped", other / path.name), ("missing", None)):
+            store = tmp_path / f"{kind} {path.stem} {name}"
+            shutil.copytree(intact, store)
+            (store / path.name).unlink()
+            if replacement is not None:
+                shutil.copy(replacement, store / path.name)
+            if kind == "idx":
+                with vecdb.open(store) as col:
+                    model.check_search(col, model.content(col))
+            elif kind == "MANIFEST" and replacement is None:
+                with pytest.raises(vecdb.NotFoundError):
+                    vecdb.open(store)
+            else:
+                with pytest.raises(vecdb.CorruptionError, match=r"\.vdb|\.log"):
+                    vecdb.open(store)
+
+
+def test_a_damaged_index_is_replaced_by_the_next_writer(
+    intact: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(intact, store)
+    index = next(store.glob("idx-*.vdb"))
+    damage.rewrite(index, probe.changed(index.read_bytes(), ["flip", index.name, 4100, 0]))
+    with vecdb.open(store, "r") as col:
+        model.check_search(col, model.content(col))
+        assert col._store.snapshot.parts[0].data.graph is None
+        assert "exact scan until the index is rebuilt" in caplog.text
+    with inject.sizes(**model.SMALL), vecdb.open(store, "w") as col:
+        state = model.content(col)
+        model.check_search(col, state)
+        col.optimize()
+        model.check(col, [state])
+        assert col._store.snapshot.parts[0].data.graph is not None
+    assert vecdb.store.verify(store)["ok"]
