@@ -53,7 +53,7 @@ class Filling:
         return footprint(self._path)
 
 
-def run(names: list[str], batches: int, size: int, dim: int, passes: int, index: bool) -> None:
+def run(names: list[str], batches: int, size: int, dim: int, passes: int, *, index: bool) -> None:
     """Fill every store `passes` times; report each pass and the medians."""
     report = Report("ingest", PACKAGES)
     rates: dict[str, list[float]] = defaultdict(list)
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--index", action="store_true", help="build the index afterwards, timed")
     given = parser.parse_args()
     names = given.stores.split(",")
-    run(names, given.batches, given.size, given.dim, given.passes, given.index)
+    run(names, given.batches, given.size, given.dim, given.passes, index=given.index)
 
 
 if __name__ == "__main__":
