@@ -18,6 +18,7 @@ from vecdb.query import execute, gather
 from vecdb.query.ask import answer, ask
 from vecdb.query.neighbours import Duplicates, KnnGraph, knn_graph, near_duplicates, vectors_of
 from vecdb.query.recall import Recall, measure, sample_rows
+from vecdb.query.single import search_single
 from vecdb.query.why import Why, why
 from vecdb.store import Snapshot, Store
 from vecdb.vectors import Vectors
@@ -104,6 +105,12 @@ class Reading:
             A filter that does not fit the columns.
         """
         snapshot = self._store.snapshot
+        plain = where is None and params is None and select is None and not exact
+        plain = plain and timeout is None and radius is None and group_by is None
+        if plain and after is None and query_id is None:
+            quick = search_single(snapshot, query, k, ef_search)
+            if quick is not None:
+                return Hits(quick.ids, quick.distances, snapshot.schema.metric, quick.plan)
         question = ask(
             snapshot,
             query,
