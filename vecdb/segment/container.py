@@ -48,22 +48,21 @@ class Container:
     ) -> None:
         self._folder = directory.path
         self.name = name
-        self.mapping = mapping = directory.map(name)
-        self.length = length = mapping.length
+        self.mapping, header, end = directory.map(name, f.HEADER.size, f.PAGE)
+        self.length = length = self.mapping.length
         if expected is not None and length != expected.length:
             raise self.damaged(f"{expected.length} bytes", f"{length}")
         if length < f.HEADER.size + f.TAIL.size:
             raise self.damaged("a whole file", f"{length} bytes")
-        header = mapping.bytes(0, f.HEADER.size)
-        tail = mapping.bytes(length - f.TAIL.size, f.TAIL.size)
+        tail = end[-f.TAIL.size :]
         magic, version, found, _, uuid, self.id, self.segment = f.HEADER.unpack(header)
         if magic == f.MAGIC and version > f.VERSION:
             raise VersionError(
                 describe(str(self.path), expected=f"format version {f.VERSION} or older",
                          got=f"version {version}", fix="upgrade vecdb")
             )  # fmt: skip
-        start, sections, meta, total, digest, end = f.TAIL.unpack(tail)
-        if magic != f.MAGIC or end != f.END_MAGIC or version != f.VERSION or found != kind:
+        start, sections, meta, total, digest, end_magic = f.TAIL.unpack(tail)
+        if magic != f.MAGIC or end_magic != f.END_MAGIC or version != f.VERSION or found != kind:
             raise self.damaged(f"a {kind.name.lower()} file", "other bytes")
         if uuid != store or (expected is not None and self.id != expected.id):
             raise self.damaged("a file of this store", "one of another store or place")
@@ -75,7 +74,9 @@ class Container:
             or meta > f.MAX_META
         ):
             raise self.damaged("a footer inside the file", f"footer at {start} of {size} bytes")
-        self._footer = mapping.bytes(start, size)
+        behind = size + f.TAIL.size
+        whole = end if behind <= len(end) else self.mapping.bytes(start, behind)
+        self._footer = whole[len(whole) - behind : -f.TAIL.size]
         self._footer_offset = start
         self._count = sections
         if f.footer_hash(header, self._footer, tail) != digest or (

@@ -242,8 +242,12 @@ class Directory:
         flags = (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | _FLAGS
         return self._open("opening", name, flags)
 
-    def map(self, name: str) -> Mapping:
-        """A whole file mapped read-only; the descriptor is closed at once."""
+    def map(self, name: str, head: int, end: int) -> tuple[Mapping, bytes, bytes]:
+        """A whole file mapped read-only, and up to `head` and `end` bytes of its two ends.
+
+        The ends are read, not taken from the mapping: a first touch of a mapped page costs 7 us,
+        a read of a page 2 us. The descriptor is closed at once.
+        """
         fd = self._open("opening", name, os.O_RDONLY | _FLAGS)
         try:
             length = os.fstat(fd).st_size
@@ -252,7 +256,8 @@ class Directory:
                     errno.EIO, describe(str(self.path / name), expected="a file with content",
                                         got="0 bytes", fix="run `python -m vecdb repair`")
                 )  # fmt: skip
-            return Mapping(calls.mmap(fd, length), length)
+            first, last = read_at(fd, 0, head), read_at(fd, max(length - end, 0), end)
+            return Mapping(calls.mmap(fd, length), length), first, last
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
