@@ -55,12 +55,8 @@ def bind(expr: Expr, columns: pa.Schema | None, ids: IdType) -> Expr:
 
 class _Binder:
     def __init__(self, columns: pa.Schema | None, ids: IdType) -> None:
-        import pyarrow as pa
-
-        self._types: dict[str, pa.DataType] = {} if columns is None else {
-            field.name: field.type for field in columns
-        }  # fmt: skip
-        self._types["id"] = pa.int64() if ids == "int64" else pa.string()
+        self._columns = columns
+        self._ids = ids
         self._nodes = 0
 
     def bind(self, expr: Expr, depth: int) -> Expr:
@@ -121,9 +117,15 @@ class _Binder:
         return Match(column, kind, bound)  # type: ignore[arg-type]
 
     def _type(self, column: str) -> pa.DataType:
-        if column not in self._types:
-            raise unknown_column(column, list(self._types))
-        return self._types[column]
+        import pyarrow as pa
+
+        if column == "id":
+            return pa.int64() if self._ids == "int64" else pa.string()
+        names = [] if self._columns is None else self._columns.names
+        if self._columns is None or column not in names:
+            raise unknown_column(column, [*names, "id"])
+        found: pa.DataType = self._columns.field(column).type
+        return found
 
     def _scalar_type(self, column: str, op: str, *, has: str) -> pa.DataType:
         kind = self._type(column)

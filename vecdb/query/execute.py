@@ -170,16 +170,17 @@ class _Run:
     ) -> tuple[int, npt.NDArray[np.int64]]:
         """Fill in the queries that met enough matching rows; the widest beam, and who is left.
 
-        A walk returns `beam` hits instead of k: their number is the evidence.
+        A walk is asked for more hits than k: that it has them is the evidence.
         """
         k = self.request.k
-        need = max(min(k, passing.count), int(ENOUGH * min(beam, passing.count)))
+        asked = max(k, int(ENOUGH * beam))
+        need = min(asked, passing.count)
         left = np.arange(len(rows))
         ef = first_beam(beam, data.rows, passing.count)
         widest = 0
         for second in (False, True):
             widest = max(widest, ef)
-            found = self._walk(data, passing, self.request.queries[left], beam, ef)
+            found = self._walk(data, passing, self.request.queries[left], asked, ef)
             rows[left] = found.rows[:, :k]
             distances[left] = found.distances[:, :k]
             met = (found.rows >= 0).sum(axis=1)
@@ -203,21 +204,29 @@ class _Run:
     ) -> Found:
         from vecdb import graph
 
-        assert data.graph is not None
-        found = graph.search(
-            data.graph,
-            data.vectors,
-            queries,
-            k,
-            ef,
-            allowed=passing.bits,
-            metric=self.metric,
-            workers=self.workers,
-            deadline_ns=self.request.deadline_ns,
-        )
-        self.visited += int(found.counters[0])
-        self.estimated += int(found.counters[1])
-        self.computed += int(found.counters[2])
+        index, vectors, deadline_ns = data.graph, data.vectors, self.request.deadline_ns
+        assert index is not None
+        if len(queries) == 1 and not deadline_ns:  # saves 15 us of 50
+            found = graph.search_one(
+                index, vectors, queries[0], k, ef, metric=self.metric, allowed=passing.bits
+            )
+            found = found._replace(rows=found.rows[None], distances=found.distances[None])
+        else:
+            found = graph.search(
+                index,
+                vectors,
+                queries,
+                k,
+                ef,
+                metric=self.metric,
+                allowed=passing.bits,
+                workers=self.workers,
+                deadline_ns=deadline_ns,
+            )
+        visited, estimated, computed = found.counters[:3].tolist()
+        self.visited += visited
+        self.estimated += estimated
+        self.computed += computed
         self.complete &= found.complete
         return found
 
@@ -255,7 +264,10 @@ def _merge(
         )
     if len(found) == 1:
         number, rows, distances = found[0]
-        return np.where(rows >= 0, np.int32(number), np.int32(-1)), rows, distances
+        parts = np.full(rows.shape, number, np.int32)
+        if rows[:, -1].min(initial=0) < 0:
+            parts[rows < 0] = -1
+        return parts, rows, distances
     distances = np.concatenate([d for _, _, d in found], axis=1)
     rows = np.concatenate([r for _, r, _ in found], axis=1)
     parts = np.concatenate(
