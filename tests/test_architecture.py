@@ -14,7 +14,7 @@ PACKAGE = Path(vecdb.__file__).parent
 LAYERS = [
     {"errors"},
     {"schema"},
-    {"batch", "metadata"},
+    {"batch", "metadata", "progress"},
     {"workers"},
     {"kernels"},
     {"quant"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"store"},
     {"filter"},
     {"query"},
-    {"hits", "vectors", "progress"},
+    {"hits", "vectors"},
     {"reading"},
     {"collection", "card"},
     {"interop"},

@@ -444,6 +444,19 @@ def test_fifty_single_adds_leave_a_handful_of_files(path: Path) -> None:
     assert len(list(path.iterdir())) <= 6
 
 
+def test_progress_is_shown_for_a_large_addition_and_for_optimize(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with vecdb.create(path, dim=1024) as col:
+        col.add(rows_of(20_000, 1024), progress=True)
+        shown = capsys.readouterr()
+        assert "add" in shown.err
+        assert "100%" in shown.err
+        assert shown.out == ""
+        col.add(rows_of(1, 1024))
+        assert capsys.readouterr().err == ""
+
+
 def test_batches_export_every_row_once(path: Path, col: vecdb.Collection) -> None:
     col.flush()
     col.add(rows_of(9, seed=1), metadata={"n": list(range(100, 109))})

@@ -387,7 +387,7 @@ class Collection(Reading):
         if len(rows):
             batch = _batch.Batch(given, rows, columns)
             with bar(progress, "add") as report:
-                store.append(batch, replace=replace, schema=schema)
+                store.append(batch, replace=replace, schema=schema, progress=report)
         return given
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+    from vecdb.progress import Report
     from vecdb.store.memtable import Memtable
     from vecdb.store.writer import Writer
 
@@ -69,7 +70,9 @@ class Edit:
     indexed: Segment | None = None
 
 
-def new_segment(writer: Writer, sources: Sequence[Part]) -> Part:
+def new_segment(
+    writer: Writer, sources: Sequence[Part], progress: Report | None = None
+) -> Part:
     """Write the live rows of the sources, in order, as one segment file and map it.
 
     Raises CorruptionError, and leaves no file, when a source's vectors, ids or columns have
@@ -87,13 +90,18 @@ def new_segment(writer: Writer, sources: Sequence[Part]) -> Part:
     picks = [None if part.live is None else bitmap.rows_of(part.live) for part in sources]
 
     def vectors() -> Iterator[npt.NDArray[Any]]:
+        done = 0
         for part, pick in zip(sources, picks, strict=True):
             for start, block in part.data.checked_vectors():
                 if pick is None:
-                    yield block
+                    picked = block
                 else:
                     low, high = np.searchsorted(pick, (start, start + len(block)))
-                    yield block[pick[low:high] - start]
+                    picked = block[pick[low:high] - start]
+                yield picked
+                done += len(picked)
+                if progress is not None:
+                    progress(done, rows)
 
     def column(wanted: str) -> pa.Array[Any]:
         arrays = [

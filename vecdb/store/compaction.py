@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from vecdb.errors import CorruptionError
@@ -28,6 +28,7 @@ from vecdb.store.commit import Edit, commit, new_segment
 from vecdb.store.snapshot import Part
 
 if TYPE_CHECKING:
+    from vecdb.progress import Report
     from vecdb.store.writer import Writer
     from vecdb.workers import Workers
 
@@ -45,7 +46,6 @@ _DEAD_SHARE = 0.2  # of deleted rows from which on a segment is rewritten
 _QUIET = 1.0  # seconds without a write before an index build takes the cores
 _BACKLOG_ROWS = 1_000_000  # rows without a graph that end the wait for quiet
 
-Report = Callable[[int, int], None]
 
 
 class Compactor:

@@ -7,6 +7,7 @@ behind it. Only one thread appends at a time; any number may read views.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
@@ -31,6 +32,7 @@ __all__ = ["MAX_BYTES", "MAX_ROWS", "Memtable", "MemtableView", "align", "capaci
 
 MAX_BYTES = 64 << 20  # of vectors; 40 MB/ms of scan keep a search of a full one near 5 ms
 MAX_ROWS = 1 << 17
+_BLOCK_BYTES = 8 << 20  # of vectors that are written and reported at a time
 
 
 def capacity(schema: Schema) -> int:
@@ -238,6 +240,10 @@ class MemtableView:
         view.flags.writeable = False
         return view
 
+    def streaming(self) -> contextlib.AbstractContextManager[None]:
+        """As :meth:`vecdb.segment.Segment.streaming`; nothing to be done in memory."""
+        return contextlib.nullcontext()
+
     @property
     def ids(self) -> MemtableIds:
         """The id column."""
@@ -259,8 +265,10 @@ class MemtableView:
         return column
 
     def checked_vectors(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """All vectors as one block, as :meth:`vecdb.segment.Segment.checked_vectors`."""
-        yield 0, self.vectors
+        """All vectors in blocks, as :meth:`vecdb.segment.Segment.checked_vectors`."""
+        step = max(1, _BLOCK_BYTES // max(self.vectors[:1].nbytes, 1))
+        for start in range(0, self.rows, step):
+            yield start, self.vectors[start : start + step]
 
     def block_stats(self, name: str) -> None:
         """A memtable has no zone maps."""

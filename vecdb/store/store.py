@@ -26,7 +26,7 @@ from vecdb.errors import (
 from vecdb.segment.fs import Directory
 from vecdb.store import names
 from vecdb.store.background import Background
-from vecdb.store.compaction import Compactor, Report
+from vecdb.store.compaction import Compactor
 from vecdb.store.lock import WriterLock
 from vecdb.store.manifest import Manifest, newest_generation, publish
 from vecdb.store.reader import Pinned, Reader
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from vecdb.batch import Batch
+    from vecdb.progress import Report
     from vecdb.schema import Schema
     from vecdb.store.snapshot import Snapshot
     from vecdb.workers import Workers
@@ -285,7 +286,14 @@ class Store:
         """Raise ReadOnlyError, ClosedError or PoisonedError when this handle can't write."""
         self._writer().check_writable()
 
-    def append(self, batch: Batch, *, replace: bool = False, schema: Schema | None = None) -> None:
+    def append(
+        self,
+        batch: Batch,
+        *,
+        replace: bool = False,
+        schema: Schema | None = None,
+        progress: Report | None = None,
+    ) -> None:
         """Add rows; back when they are durable and visible.
 
         Parameters
@@ -294,13 +302,15 @@ class Store:
             Delete the rows that have one of the ids first, in one atomic step.
         schema : Schema, optional
             The schema whose columns were inferred from a first metadata.
+        progress : callable, optional
+            Called as ``progress(rows done, rows)`` while a batch is written that no memtable holds.
 
         Raises
         ------
         DuplicateIdError
             Without `replace`: an id is in the store already; nothing was written.
         """
-        self._writer().append(batch, replace=replace, schema=schema)
+        self._writer().append(batch, replace=replace, schema=schema, progress=progress)
 
     def delete(self, ids: npt.NDArray[Any]) -> int:
         """Delete rows by id; back when that is durable. Returns how many there were."""

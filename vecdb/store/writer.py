@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from vecdb.batch import Batch
+    from vecdb.progress import Report
     from vecdb.schema import Schema
     from vecdb.segment.fs import Directory
     from vecdb.store.manifest import Manifest
@@ -85,10 +86,17 @@ class Writer:
         self.last_write = 0.0  # time.monotonic()
         self._reserved = 0  # automatic ids below this one are given away
 
-    def append(self, batch: Batch, *, replace: bool, schema: Schema | None) -> None:
+    def append(
+        self,
+        batch: Batch,
+        *,
+        replace: bool,
+        schema: Schema | None,
+        progress: Report | None = None,
+    ) -> None:
         """Add rows, durably; `schema` brings the columns inferred from a first metadata."""
         if len(batch) > capacity(self.state.schema):
-            self._append_large(batch, replace=replace, schema=schema)
+            self._append_large(batch, replace=replace, schema=schema, progress=progress)
             return
         with self.lock:
             self._make_room(len(batch))
@@ -317,17 +325,21 @@ class Writer:
             self.state.start_memtable(self.wal.number)
             self.lock.notify_all()
 
-    def _append_large(self, batch: Batch, *, replace: bool, schema: Schema | None) -> None:
+    def _append_large(
+        self, batch: Batch, *, replace: bool, schema: Schema | None, progress: Report | None
+    ) -> None:
         """Add a batch that no memtable holds: straight to a segment, acknowledged by a commit."""
         with self.flush_lock:
             while True:
                 self.flush()
                 with self.commit_lock, self.lock:
                     if self.state.untouched:  # else another writer slipped in
-                        self._commit_large(batch, replace=replace, schema=schema)
+                        self._commit_large(batch, replace, schema, progress)
                         return
 
-    def _commit_large(self, batch: Batch, *, replace: bool, schema: Schema | None) -> None:
+    def _commit_large(
+        self, batch: Batch, replace: bool, schema: Schema | None, progress: Report | None
+    ) -> None:
         columns = self._columns_after(schema)
         seen = self.state.current
         found = self._refuse_or_find(batch.ids, replace=replace)
@@ -336,7 +348,7 @@ class Writer:
                 self.state.change_schema(columns)
             batch = self._aligned(batch)
             loose = Memtable.over(self.state.schema, batch)
-            added = new_segment(self, [loose.part(self.state.schema)])
+            added = new_segment(self, [loose.part(self.state.schema)], progress)
             if found is not None:
                 self.state.kill(seen, *found)
             if batch.ids.dtype == np.int64:
