@@ -178,11 +178,12 @@ class Container:
         except CorruptionError:
             return list(range(start, stop or max(section.blocks, 1)))
         data = self.mapping.array(section.offset, np.uint8, (section.length,)).data
-        return [
-            block
-            for block, digest in enumerate(stored[start:stop].tolist(), start)
-            if xxhash.xxh3_64_intdigest(data[block * f.BLOCK : (block + 1) * f.BLOCK]) != digest
-        ]
+        with self.mapping.streaming():
+            return [
+                block
+                for block, digest in enumerate(stored[start:stop].tolist(), start)
+                if xxhash.xxh3_64_intdigest(data[block * f.BLOCK : (block + 1) * f.BLOCK]) != digest
+            ]
 
     def block_hashes(self, name: str) -> npt.NDArray[np.uint64]:
         """The hashes of a section's blocks, themselves hashed, without a look at the blocks."""

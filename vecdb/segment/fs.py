@@ -12,10 +12,12 @@ twin in their place.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +95,8 @@ class Mapping:
     def __init__(self, address: int, length: int) -> None:
         self.address = address
         self.length = length
+        self._scattered = False
+        self._streams = 0
 
     def bytes(self, offset: int, length: int) -> bytes:
         """A copy of a few bytes (the caller has checked the bounds)."""
@@ -113,11 +117,29 @@ class Mapping:
             raise ValueError("buffer outside its mapping")
         return pa.foreign_buffer(self.address + offset, length, self)
 
-    def advise(self, advice: int, offset: int = 0, length: int | None = None) -> None:
-        """madvise(2) for the pages of a range; a kernel that refuses the hint is left alone."""
-        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-        stop = self.length if length is None else min(offset + length, self.length)
-        _libc.madvise(self.address + start, stop - start, advice)
+    def scatter(self) -> None:
+        """Switch read-ahead off, except during :meth:`streaming`: only single rows are touched."""
+        self._scattered = True
+        self._advise(mmap.MADV_RANDOM)
+
+    @contextlib.contextmanager
+    def streaming(self) -> Iterator[None]:
+        """Have read-ahead on while the file is read from front to back."""
+        if not self._scattered:
+            yield
+            return
+        self._streams += 1
+        self._advise(mmap.MADV_NORMAL)
+        try:
+            yield
+        finally:
+            self._streams -= 1
+            if self._streams == 0:
+                self._advise(mmap.MADV_RANDOM)
+
+    def _advise(self, advice: int) -> None:
+        """madvise(2) for the whole file; a kernel that refuses the hint is left alone."""
+        _libc.madvise(self.address, self.length, advice)
 
     def __del__(self, _munmap: Any = _libc.munmap) -> None:
         _munmap(self.address, self.length)

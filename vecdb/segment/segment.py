@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -104,6 +105,10 @@ class Segment:
 
             self._cache["vectors"] = vectors
         return vectors
+
+    def streaming(self) -> contextlib.AbstractContextManager[None]:
+        """For as long as :attr:`vectors` are read from front to back: read-ahead is on."""
+        return self._file.mapping.streaming()
 
     @property
     def ids(self) -> IdColumn:

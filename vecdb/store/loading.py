@@ -15,6 +15,7 @@ from vecdb.segment.container import Container
 from vecdb.segment.format import Kind
 from vecdb.store import names, record
 from vecdb.store.manifest import Manifest, SegmentEntry, newest_generation, read_manifest
+from vecdb.store.memory import advise
 from vecdb.store.snapshot import Part
 from vecdb.store.state import State
 from vecdb.store.wal import HEADER_SIZE, WalReader
@@ -62,6 +63,7 @@ def load(
             parts = tuple(
                 _open_part(directory, manifest, entry, known or {}) for entry in manifest.segments
             )
+            advise(parts)
             return manifest, parts, [_first_log(directory, manifest)]
         except (NotFoundError, StorageError) as error:
             missing = isinstance(error, NotFoundError) or error.errno == errno.ENOENT
