@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from vecdb.errors import CorruptionError
+from vecdb.errors import ClosedError, CorruptionError
 from vecdb.segment import Segment
 from vecdb.segment.container import Container
 from vecdb.segment.format import Header, Kind
@@ -56,6 +56,8 @@ class Compactor:
         self._workers = workers
         self._lock = threading.Lock()  # one merge or build at a time
         self._interrupted = False
+        self._foreground = False  # optimize() is at work: only close() ends it early
+        self._closed = False
         self._spoiled: set[int] = set()  # damaged segments: never copied under fresh checksums
 
     def step(self) -> float | None:
@@ -88,20 +90,40 @@ class Compactor:
         ------
         CorruptionError
             A segment is damaged; it was left as it is.
+        ClosedError
+            The store is being closed.
         """
         self.interrupt()
         with self._lock:
-            self._interrupted = False
-            while group := self._group_to_pack():
-                self._merge(group, index=True, progress=progress)
-            while (part := self._part_to_index()) is not None:
-                self._index(part, progress)
+            self._interrupted, self._foreground = False, True
+            try:
+                while not self._closed and (group := self._group_to_pack()):
+                    self._merge(group, index=True, progress=progress)
+                while not self._closed and (part := self._part_to_index()) is not None:
+                    self._index(part, progress)
+            except _cancelled():
+                pass
+            finally:
+                self._foreground = False
+            if self._closed:
+                raise ClosedError("the collection was closed. Fix: open it again and optimize")
 
     def interrupt(self) -> None:
         """Make a build that is going on in the background give up soon."""
         self._interrupted = True
 
+    def close(self) -> None:
+        """End a build soon, that of an optimize(), too; back when nothing is at work."""
+        self._closed = True
+        with self._lock:
+            pass
+
+    def _gives_up(self) -> bool:
+        return self._closed or (self._interrupted and not self._foreground)
+
     def _step(self) -> float | None:
+        if self._closed:
+            return None
         if group := self._tier_to_merge(SEGMENT_ROWS) or self._part_to_rewrite():
             try:
                 self._merge(group, index=any(part.segment.indexed for part in group))
@@ -204,7 +226,7 @@ class Compactor:
             seed=schema.index.seed,
             workers=self._workers,
             progress=progress,
-            cancel=lambda: self._interrupted,
+            cancel=self._gives_up,
         )
         writer = self._writer
         number = writer.take_file_number()

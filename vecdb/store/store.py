@@ -330,10 +330,11 @@ class Store:
 
     def optimize(self, progress: Report | None = None) -> None:
         """Compact and index until nothing is left to do; `progress(done, total)` in rows."""
-        writer = self._writer()
+        writer, compactor = self._writer(), self._compactor
+        if compactor is None:  # another thread closes the store
+            raise self._closed()
         writer.flush()
-        assert self._compactor is not None
-        self._compactor.optimize(progress)
+        compactor.optimize(progress)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -363,6 +364,7 @@ class Store:
     def _close_writer(self, writer: Writer, *, flush: bool) -> None:
         assert self._background is not None
         assert self._compactor is not None
+        self._compactor.close()
         self._background.stop()
         try:
             if flush and writer.failure is None:

@@ -182,8 +182,8 @@ class Writer:
             return True
 
     def close(self) -> None:
-        """Refuse further writes and close the log."""
-        with self.lock:
+        """Refuse further writes and close the log, after what other threads are committing."""
+        with self.flush_lock, self.commit_lock, self.lock:
             self.closed = True
             if self.failure is None:
                 self.wal.sync()  # for callers that wait for their acknowledgement
