@@ -1,0 +1,297 @@
+"""Many processes and threads: one writer, readers that always see one moment, forks, no hang."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from breaking import model
+
+import vecdb
+from vecdb import kernels
+
+HERE = Path(__file__).parent
+SECONDS = float(os.environ.get("VECDB_TEST_SECONDS", "20"))
+
+
+def start(code: str, *args: object) -> subprocess.Popen[str]:
+    """A fresh interpreter that runs code with ``breaking`` importable."""
+    head = "import sys; sys.path.insert(0, sys.argv[1])\n"
+    return subprocess.Popen(
+        [sys.executable, "-X", "faulthandler", "-c", head + code, str(HERE), *map(str, args)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_a_second_writer_is_refused_by_pid_and_the_lock_dies_with_its_holder(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "store"
+    model.make(path).close()
+    code = "from breaking import jobs; jobs.hold_lock(lambda s: print(s, flush=True), sys.argv[2])"
+    holder = start(code, path)
+    assert holder.stdout is not None
+    pid = holder.stdout.readline().strip()
+    with pytest.raises(vecdb.LockedError, match=pid):
+        vecdb.open(path, "w")
+    with vecdb.open(path, "r") as reader:
+        assert len(reader) == 0
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate()
+    vecdb.open(path, "w").close()
+
+
+def test_a_second_writer_is_refused_in_the_same_process(tmp_path: Path) -> None:
+    with (
+        model.make(tmp_path / "store"),
+        pytest.raises(vecdb.LockedError, match=str(os.getpid())),
+    ):
+        vecdb.open(tmp_path / "store", "w")
+
+
+WRITER = """
+import json, time
+from pathlib import Path
+import vecdb
+from breaking import inject, model
+path, stop = sys.argv[2], time.monotonic() + float(sys.argv[3])
+said = open(sys.argv[4], "w")
+state, seed = {}, 0
+with inject.sizes(**model.SMALL), vecdb.open(path, "w", threads=1) as col:
+    while time.monotonic() < stop:
+        seed += 1
+        for op in model.plan(seed, state, 10):
+            if op.kind == "columns":
+                continue
+            # said before it is done: a reader may see it before this process goes on
+            state = model.after(state, op)
+            sequence = col.stats()["sequence"] + (op.kind not in ("flush", "optimize"))
+            print(json.dumps([sequence, sorted(state.items())]), file=said, flush=True)
+            model.apply(col, op)
+print("wrote", col.path)
+"""
+
+READER = """
+import json, time
+import numpy as np, vecdb
+from breaking import model
+path, stop = sys.argv[2], time.monotonic() + float(sys.argv[3])
+seen = {}
+last = -1
+looks = 0
+col = vecdb.open(path, threads=1)
+while time.monotonic() < stop:
+    looks += 1
+    if looks % 10:
+        col.refresh()
+    else:
+        col.close()
+        col = vecdb.open(path, threads=1)
+    pinned = col.snapshot()
+    sequence = pinned.stats()["sequence"]
+    assert sequence >= last, f"went back from {last} to {sequence}"
+    last = sequence
+    state = sorted(model.content(pinned).items())
+    model.check_search(pinned, dict(state), probes=1)
+    assert seen.setdefault(sequence, state) == state, "one version, two contents"
+    pinned.close()
+print(json.dumps([looks, sorted(seen.items())]))
+"""
+
+
+def test_readers_always_see_one_moment_of_the_writer(tmp_path: Path) -> None:
+    """One process adds, deletes and compacts, four follow it: every read is the content at one
+    sequence number, and no reader goes back. (VECDB_TEST_SECONDS=60 for a longer look.)"""
+    path = tmp_path / "store"
+    model.make(path, sync="os").close()
+    writer = start(WRITER, path, SECONDS, tmp_path / "said")
+    readers = [start(READER, path, SECONDS) for _ in range(4)]
+    outcomes = [process.communicate(timeout=SECONDS + 120) for process in (writer, *readers)]
+    for process, (_, errors) in zip((writer, *readers), outcomes, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    said = map(json.loads, (tmp_path / "said").read_text().splitlines())
+    wanted = {sequence: state for sequence, state in said} | {0: []}
+    looks, versions = 0, set()
+    for out, _ in outcomes[1:]:
+        count, seen = json.loads(out)
+        looks += count
+        for sequence, state in seen:
+            assert sequence in wanted, f"nobody wrote version {sequence}"
+            assert state == wanted[sequence], f"version {sequence}"
+            versions.add(sequence)
+    assert looks > 40
+    assert len(versions) > 10, "the readers hardly ever saw a change"
+
+
+FORK = """
+import os, threading, time
+import vecdb
+from breaking import model
+path, place = sys.argv[2], sys.argv[3]
+col = model.make(path, sync="os")
+model.apply(col, model.Op("add", dict.fromkeys(range(200), 1)))
+stop = False
+query = model.vectors_of([1], [1])[0]
+def add():
+    number = 1000
+    while not stop:
+        model.apply(col, model.Op("add", {number: 1})); number += 1
+def search():
+    while not stop:
+        col.search(query, 5)
+def lock():
+    while not stop:
+        with col._store._writer().lock:
+            time.sleep(0.001)
+def flush():
+    while not stop:
+        model.apply(col, model.Op("upsert", {5: 1})); col.flush()
+thread = threading.Thread(target=locals()[place]); thread.start()
+for _ in range(25):
+    time.sleep(0.004)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            hits = col.search(query, 5, exact=True)
+            assert len(hits) == 5
+            for write in (lambda: col.add([query], [9999]), lambda: col.delete([1]), col.flush):
+                try:
+                    write()
+                except vecdb.ClosedError:
+                    continue
+                raise AssertionError("a forked child could write")
+            with vecdb.open(path) as reader:
+                assert len(reader) >= 200
+            try:
+                vecdb.open(path, "w")
+                raise AssertionError("the child got the parent's lock")
+            except vecdb.LockedError:
+                pass
+            col.close()
+            code = 0
+        except BaseException:
+            import traceback; traceback.print_exc()
+        finally:
+            os._exit(code)
+    deadline = time.monotonic() + 30
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            break
+        assert time.monotonic() < deadline, "the child hangs"
+        time.sleep(0.001)
+    assert status == 0, status
+stop = True
+thread.join()
+state = model.content(col)
+model.apply(col, model.Op("add", {50_000: 1}))
+col.close()
+with vecdb.open(path, "w") as col:
+    assert model.content(col) == state | {50_000: 1}
+print("sound")
+"""
+
+
+@pytest.mark.parametrize("place", ["add", "search", "lock", "flush"])
+def test_a_fork_at_any_time_leaves_a_child_that_reads_and_cannot_write(
+    place: str, tmp_path: Path
+) -> None:
+    process = start(FORK, tmp_path / "store", place)
+    out, errors = process.communicate(timeout=120)
+    assert out == "sound\n", errors[-3000:]
+
+
+def test_a_child_keeps_no_lock_when_its_parent_dies(tmp_path: Path) -> None:
+    code = """
+import os, signal, time
+from breaking import model
+col = model.make(sys.argv[2])
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    process = start(code, tmp_path / "store")
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    try:
+        process.wait(30)
+        vecdb.open(tmp_path / "store", "w").close()
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("small_store")
+def test_threads_search_add_compact_and_close_without_an_error_or_a_hang(tmp_path: Path) -> None:
+    """16 threads on one handle, which one of them closes: every answer is right or ClosedError."""
+    col = model.make(tmp_path / "store", sync="os")
+    model.apply(col, model.Op("add", dict.fromkeys(range(100), 1)))
+    query = model.vectors_of([1], [1])[0]
+    problems: list[BaseException] = []
+    added = [0] * 6
+
+    def searching() -> None:
+        while True:
+            hits = col.search(query, 3, where="version == 1")
+            assert hits.distances[0] < 1e-5
+            assert hits.ids[0] == 1
+
+    def adding(place: int) -> None:
+        while True:
+            model.apply(col, model.Op("add", {1000 + place * 100_000 + added[place]: 2}))
+            added[place] += 1
+
+    def tidying() -> None:
+        while True:
+            col.delete(where="version == 2")
+            col.optimize()
+
+    def guarded(work: object, *args: int) -> None:
+        try:
+            work(*args)  # type: ignore[operator]
+        except vecdb.ClosedError:
+            pass
+        except BaseException as error:
+            problems.append(error)
+
+    works = [(searching,)] * 8 + [(adding, i) for i in range(6)] + [(tidying,)] * 2
+    threads = [threading.Thread(target=guarded, args=work) for work in works]
+    for thread in threads:
+        thread.start()
+    time.sleep(2)
+    col.close()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
+    assert not problems, problems
+    assert min(added) > 0
+    with vecdb.open(tmp_path / "store", "w") as col:
+        assert model.content(col).items() >= dict.fromkeys(range(100), 1).items()
+
+
+def test_opening_does_not_wait_for_the_compiler(tmp_path: Path) -> None:
+    """Somebody compiles (and holds the lock that says so): opening and searching go on."""
+    with kernels._gate.lock:
+        done = threading.Event()
+
+        def use() -> None:
+            with model.make(tmp_path / "store") as col:
+                model.apply(col, model.Op("add", {1: 1}))
+                col.search(np.ones(model.DIM, np.float32), 1)
+            done.set()
+
+        thread = threading.Thread(target=use)
+        thread.start()
+        assert done.wait(30)
+    thread.join()
+
+
