@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import pickle
 from collections.abc import Iterator
@@ -321,6 +322,31 @@ def test_vectors_are_a_read_only_view_that_outlives_the_collection(path: Path) -
     col.close()
     np.testing.assert_array_equal(view, rows[10:20])
     np.testing.assert_array_equal(one, rows[299])
+
+
+def test_views_keep_their_mapping_and_the_last_one_lets_it_go(path: Path) -> None:
+    def mapped() -> bool:
+        return str(path) in Path("/proc/self/maps").read_text()
+
+    rows = rows_of(300)
+    col = vecdb.create(path, dim=16)
+    col.add(rows, metadata={"n": np.arange(300)})
+    col.flush()
+    view = col.vectors[10:20]
+    column = col.query(select=["n"])["n"]
+    col.delete(where="n < 200")
+    col.optimize()  # the segment of the views is rewritten and its file unlinked
+    col.close()
+    gc.collect()
+    assert mapped()
+    np.testing.assert_array_equal(view, rows[10:20])
+    assert column.to_pylist() == list(range(300))
+    del view
+    gc.collect()
+    assert mapped()
+    del column
+    gc.collect()
+    assert not mapped()
 
 
 def test_vectors_index_like_an_array_over_several_parts_and_deletions(path: Path) -> None:

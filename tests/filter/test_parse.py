@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import math
-import sys
 from typing import Any
 
 import numpy as np
@@ -240,12 +239,6 @@ def nested(levels: int) -> dict[str, Any]:
 def test_a_filter_too_deep_or_too_large_is_refused(where: Any) -> None:
     with pytest.raises(FilterError):
         bound(where)
-
-
-def test_sql_without_sqlglot_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sqlglot", None)
-    with pytest.raises(FilterError, match=r"vecdb\[sql\]"):
-        bound("year > 20101")
 
 
 WORDS = """

@@ -159,7 +159,7 @@ class _Cache:
     """Values that belong to an object and a key, the oldest dropped first when bytes run over.
 
     No lock: each step on the dict is atomic, and a value lost to a race is computed again. An
-    owner is held weakly, so that its values go when the segment goes.
+    owner is held weakly, and its values (views on its mapping among them) go when it goes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -174,12 +174,18 @@ class _Cache:
         return entry[1]
 
     def put(self, owner: object, key: Any, value: Any, nbytes: int) -> None:
-        entries = self._entries
-        entries[(id(owner), key)] = (weakref.ref(owner), value, nbytes)
+        entries, added = self._entries, (id(owner), key)
+
+        def forget(ref: weakref.ref[Any]) -> None:
+            entry = entries.get(added)
+            if entry is not None and entry[0] is ref:  # else another object got the same id
+                entries.pop(added, None)
+
+        entries[added] = (weakref.ref(owner, forget), value, nbytes)
         held = list(entries.items())
         total = sum(entry[2] for _, entry in held)
         for full, (ref, _, size) in held:
-            if ref() is None or (total > self._limit and ref() is not owner):
+            if total > self._limit and ref() is not owner:
                 entries.pop(full, None)
                 total -= size
 

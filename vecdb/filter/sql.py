@@ -59,13 +59,8 @@ def from_sql(text: str, params: Params = None) -> Expr:
 
 
 def _parse(text: str) -> Any:
-    try:
-        import sqlglot
-    except ModuleNotFoundError:
-        raise FilterError(
-            describe("filter", expected="sqlglot, which reads SQL text", got="no such module",
-                     fix='pip install "vecdb[sql]", or write col("year") > 2010')
-        ) from None  # fmt: skip
+    import sqlglot
+
     try:
         statements = sqlglot.parse(text)
     except (sqlglot.errors.SqlglotError, RecursionError) as error:
