@@ -79,7 +79,7 @@ def beam(data, stride, inner, links, degrees, entry, row, pool, size, visited):
         node = key_row(pool[8 + position])
         count = 0
         for i in range(degrees[node]):
-            neighbour = links[node, i]
+            neighbour = np.int64(links[node, i])
             if visited[1 + neighbour] != tag:
                 visited[1 + neighbour] = tag
                 fresh[count] = neighbour

@@ -51,6 +51,9 @@ class Found(NamedTuple):
     """(nq, k), of the metric, exact in float32; infinity beside -1."""
     counters: NDArray[np.int64]
     """(len(COUNTERS),), summed over the queries."""
+    met: NDArray[np.int64]
+    """(nq,), allowed rows among those that each search weighed to the end: what its answer rests on
+    when a filter hides most of what the walk came by."""
     complete: bool
     """False when the deadline came first."""
 
@@ -105,6 +108,7 @@ def search(
     nq = len(queries)
     rows = np.empty((nq, k), np.int64)
     distances = np.empty((nq, k), np.float32)
+    met = np.zeros(nq, np.int64)
     queries = np.ascontiguousarray(queries, np.float32)
     if queries.ndim != 2 or queries.shape[1] != graph.dim:
         raise ArgumentError(
@@ -126,7 +130,7 @@ def search(
         visited = _borrow(graph, call)
         search_rows(
             raw, data, fixed, shape, units, queries[mine], call, bitmap, visited, rows[mine],
-            distances[mine], counts[i],
+            distances[mine], met[mine], counts[i],
         )  # fmt: skip
         _give_back(graph, call, visited)
 
@@ -135,7 +139,7 @@ def search(
             task(i)
     else:
         workers.run(task, len(parts))
-    return Found(rows, distances, counts.sum(axis=0), bool(done.all()))
+    return Found(rows, distances, counts.sum(axis=0), met, bool(done.all()))
 
 
 def search_one(
@@ -154,7 +158,7 @@ def search_one(
     Returns
     -------
     Found
-        With rows and distances of shape (k,).
+        With rows and distances of shape (k,), and one number of met rows.
     """
     if query.shape != (graph.dim,) or query.dtype != np.float32:
         raise ArgumentError(
@@ -163,20 +167,21 @@ def search_one(
         )  # fmt: skip
     rows = np.empty((1, k), np.int64)
     distances = np.empty((1, k), np.float32)
+    met = np.zeros(1, np.int64)
     counters = np.zeros(len(COUNTERS), np.int64)
     raw, data, fixed, shape, units, call, bitmap = _arguments(
         graph, vectors, k, ef, metric, allowed, knobs
     )
     if graph.rows == 0:
         rows[:], distances[:] = -1, np.inf
-        return Found(rows[0], distances[0], counters, True)
+        return Found(rows[0], distances[0], counters, met, True)
     visited = _borrow(graph, call)
     search_rows(
         raw, data, fixed, shape, units, np.ascontiguousarray(query)[None], call, bitmap, visited,
-        rows, distances, counters,
+        rows, distances, met, counters,
     )  # fmt: skip
     _give_back(graph, call, visited)
-    return Found(rows[0], distances[0], counters, True)
+    return Found(rows[0], distances[0], counters, met, True)
 
 
 def _borrow(graph: Graph, call: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -92,9 +92,10 @@ def walk(
     met = visited[: len(visited) & ~7].view(np.int64)
     hashed = call[7] == 1
     tag = begin(visited, met, hashed)
+    flags, table_at, slots = address(visited), address(met), len(met) - 1
     pool[8:] = EMPTY
     best[8:] = EMPTY
-    enter(visited, met, hashed, tag, slot_of(visited, met, hashed, tag, entry), entry)
+    enter(slot_of(flags, table_at, slots, hashed, tag, entry), hashed, tag, entry)
     count = 1
     pool[8] = np.int64(entry) << 1
     position = 0
@@ -133,15 +134,16 @@ def walk(
                 neighbour = np.int64(read_i32(link + 4 * lane))
                 if not 0 <= neighbour < rows:  # a mapped file may hold anything
                     continue
-                slot = slot_of(visited, met, hashed, tag, neighbour)
-                if slot < 0:
+                slot = slot_of(flags, table_at, slots, hashed, tag, neighbour)
+                if slot == 0:
                     continue
                 key = make_key(out[lane], neighbour)
                 if key < pool[7 + ef]:
-                    enter(visited, met, hashed, tag, slot, neighbour)
+                    enter(slot, hashed, tag, neighbour)
                     count += 1
                     if hashed and 2 * count > len(met):
-                        met = grown(visited, met, tag)
+                        met = grown(met, tag)
+                        table_at, slots = address(met), len(met) - 1
                     position = min(position, pool_insert(keys, ef, key))
 
 
@@ -166,7 +168,8 @@ def walk_plain(data, rows, raw, shape, call, lift, own, query, norm, allowed, vi
     met = visited[: len(visited) & ~7].view(np.int64)
     hashed = call[7] == 1
     tag = begin(visited, met, hashed)
-    enter(visited, met, hashed, tag, slot_of(visited, met, hashed, tag, entry), entry)
+    flags, table_at, slots = address(visited), address(met), len(met) - 1
+    enter(slot_of(flags, table_at, slots, hashed, tag, entry), hashed, tag, entry)
     pool[8:] = EMPTY
     best[8:] = EMPTY
     fresh[0] = entry
@@ -194,7 +197,8 @@ def walk_plain(data, rows, raw, shape, call, lift, own, query, norm, allowed, vi
         pool[8 + position] |= 1
         hops += 1
         if hashed and 2 * (computed + BLOCK * blocks) > len(met):
-            met = grown(visited, met, tag)
+            met = grown(met, tag)
+            table_at, slots = address(met), len(met) - 1
         count = 0
         for b in range(blocks):
             link = data + node * stride + record + b * block_bytes
@@ -202,10 +206,10 @@ def walk_plain(data, rows, raw, shape, call, lift, own, query, norm, allowed, vi
                 neighbour = np.int64(read_i32(link + 4 * lane))
                 if not 0 <= neighbour < rows:
                     continue
-                slot = slot_of(visited, met, hashed, tag, neighbour)
-                if slot < 0:
+                slot = slot_of(flags, table_at, slots, hashed, tag, neighbour)
+                if slot == 0:
                     continue
-                enter(visited, met, hashed, tag, slot, neighbour)
+                enter(slot, hashed, tag, neighbour)
                 fresh[count] = neighbour
                 count += 1
                 if ahead and coded:
@@ -239,12 +243,24 @@ def rescore(raw, metric, half, dim, query, norm, best, keep, final, k, rows, dis
     return count
 
 
+@jit(f"i8(i8[::1], b1, {_BYTES})")
+def count_allowed(pool, every, allowed):
+    """Allowed nodes of a finished pool: all of its nodes have been expanded."""
+    count = 0
+    for key in pool[8:]:
+        if key == EMPTY:
+            break
+        node = key_row(key)
+        count += every or allowed[node >> 3] >> (node & 7) & 1
+    return count
+
+
 @jit(
     f"void({_BYTES}, {_BYTES}, {_BYTES}, {_WHOLE}, {_FLOATS}, Array(f4, 2, 'C', readonly=True),"
-    f" {_WHOLE}, {_BYTES}, u1[::1], i8[:, ::1], f4[:, ::1], i8[::1])"
+    f" {_WHOLE}, {_BYTES}, u1[::1], i8[:, ::1], f4[:, ::1], i8[::1], i8[::1])"
 )
 def search_rows(
-    raw, data, fixed, shape, units, queries, call, allowed, visited, rows, distances, counters
+    raw, data, fixed, shape, units, queries, call, allowed, visited, rows, distances, met, counters
 ):
     """Answer a block of queries; see :func:`vecdb.graph.search.search` for what comes out.
 
@@ -299,6 +315,7 @@ def search_rows(
             address(raw), metric, half, dim, query, norm, best, keep, final, k, rows[j],
             distances[j],
         )  # fmt: skip
+        met[j] = count_allowed(pool, call[3] == 1, allowed)
         counters[0] += hops
         counters[1] += estimates
         counters[2] += count + computed

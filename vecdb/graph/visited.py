@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from vecdb.graph.keys import next_tag
 from vecdb.kernels.jit import jit
+from vecdb.kernels.memory import address, read_i64, read_u8, write_i64, write_u8
 
 __all__ = ["HASHED_ROWS", "begin", "enter", "grown", "slot_of", "table_bytes", "tables"]
 
@@ -50,31 +51,34 @@ def begin(scratch, table, hashed):
     return table[last]
 
 
-@jit("i8(u1[::1], i8[::1], b1, i8, i8)", inline=True)
-def slot_of(scratch, table, hashed, tag, node):
-    """Where to enter a node; -1 when it has been met."""
+@jit("i8(i8, i8, i8, b1, i8, i8)", inline=True)
+def slot_of(scratch, table, slots, hashed, tag, node):
+    """Address at which to enter a node; 0 when it has been met.
+
+    `scratch` and `table` are addresses too: an array handed on costs two atomic instructions.
+    """
     if not hashed:
-        return -1 if scratch[1 + node] == tag else 1 + node
-    mask = len(table) - 2
+        return 0 if read_u8(scratch + 1 + node) == tag else scratch + 1 + node
+    mask = slots - 1
     slot = np.int64((np.uint64(node) * _FIBONACCI) >> np.uint64(32)) & mask
-    while table[slot] >> 32 == tag:
-        if table[slot] & _LOW == node:
-            return -1
+    while read_i64(table + 8 * slot) >> 32 == tag:
+        if read_i64(table + 8 * slot) & _LOW == node:
+            return 0
         slot = slot + 1 & mask
-    return slot
+    return table + 8 * slot
 
 
-@jit("void(u1[::1], i8[::1], b1, i8, i8, i8)", inline=True)
-def enter(scratch, table, hashed, tag, slot, node):
-    """Note that a node has been met, at the place that :func:`slot_of` gave."""
+@jit("void(i8, b1, i8, i8)", inline=True)
+def enter(slot, hashed, tag, node):
+    """Note that a node has been met, at the address that :func:`slot_of` gave."""
     if hashed:
-        table[slot] = tag << 32 | node
+        write_i64(slot, tag << 32 | node)
     else:
-        scratch[slot] = tag
+        write_u8(slot, np.uint8(tag))
 
 
-@jit("i8[::1](u1[::1], i8[::1], i8)")
-def grown(scratch, table, tag):
+@jit("i8[::1](i8[::1], i8)")
+def grown(table, tag):
     """A table of twice the slots with the same nodes, for the rest of this search."""
     slots = len(table) - 1
     larger = np.zeros(2 * slots + 1, np.int64)
@@ -82,5 +86,5 @@ def grown(scratch, table, tag):
     for i in range(slots):
         if table[i] >> 32 == tag:
             node = table[i] & _LOW
-            larger[slot_of(scratch, larger, True, tag, node)] = table[i]
+            enter(slot_of(0, address(larger), 2 * slots, True, tag, node), True, tag, node)
     return larger
