@@ -23,7 +23,7 @@ from vecdb.errors import (
     SchemaError,
 )
 from vecdb.schema import Schema
-from vecdb.store import Store, memtable
+from vecdb.store import Store, memtable, writer
 
 
 def test_rows_come_back_after_close_and_open(lab: Any) -> None:
@@ -120,6 +120,25 @@ def test_full_memtables_are_flushed_while_writing_goes_on(
     reader = lab.open()
     assert set(lab.contents(reader)) == set(range(3000))
     reader.close()
+
+
+def test_a_log_of_many_single_rows_is_retired_and_so_is_one_of_deletions(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_LOG_RECORDS", 50)
+    store = lab.create(sync="os")
+    for i in range(170):
+        store.append(lab.batch([i]))
+    store.flush()
+    (log,) = lab.files("wal")
+    for i in range(160):
+        store.delete(np.array([i]))
+    assert lab.files("wal")[-1] > log
+    assert set(lab.contents(store)) == set(range(160, 170))
+    lab.crash(store)
+    store = lab.open("w")
+    assert set(lab.contents(store)) == set(range(160, 170))
+    store.close()
 
 
 def test_a_snapshot_never_changes(lab: Any) -> None:

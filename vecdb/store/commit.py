@@ -70,9 +70,7 @@ class Edit:
     indexed: Segment | None = None
 
 
-def new_segment(
-    writer: Writer, sources: Sequence[Part], progress: Report | None = None
-) -> Part:
+def new_segment(writer: Writer, sources: Sequence[Part], progress: Report | None = None) -> Part:
     """Write the live rows of the sources, in order, as one segment file and map it.
 
     Raises CorruptionError, and leaves no file, when a source's vectors, ids or columns have

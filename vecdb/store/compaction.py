@@ -43,9 +43,8 @@ _FANOUT = 4  # segments of a tier that become one
 _TIER_ROWS = 1_024  # of the lowest tier
 _SMALL_ROWS = 4_096  # merging up to here takes milliseconds: done before a store is closed
 _DEAD_SHARE = 0.2  # of deleted rows from which on a segment is rewritten
-_QUIET = 1.0  # seconds without a write before an index build takes the cores
+_QUIET = 1.0  # seconds without a large batch before an index build takes the cores
 _BACKLOG_ROWS = 1_000_000  # rows without a graph that end the wait for quiet
-
 
 
 class Compactor:
@@ -134,7 +133,7 @@ class Compactor:
         part = self._part_to_index()
         if part is None:
             return None
-        quiet = time.monotonic() - self._writer.last_write
+        quiet = time.monotonic() - self._writer.last_bulk
         waiting = sum(p.live_rows for p in self._parts() if not p.segment.indexed)
         if quiet < _QUIET and waiting < _BACKLOG_ROWS:
             return _QUIET - quiet

@@ -43,7 +43,11 @@ if TYPE_CHECKING:
 __all__ = ["Writer"]
 
 _MAX_MEMTABLES = 3  # one that is appended to, others on their way to disk: 192 MiB of vectors
-_WAL_BYTES = 256 << 20  # from here on a log of deletions, too, is retired
+_LOG_BYTES = 256 << 20  # from here on a log of deletions, too, is retired
+_LOG_RECORDS = 4_096  # so is one of single rows: 20 us each to replay, and scanned by searches
+    4_096  # so is one of single rows: replay takes 20 us each, and a segment gets a graph
+)
+_BULK_ROWS = 256  # of a batch that is part of a load, during which no index is built
 _SHOWN = 5
 
 
@@ -83,7 +87,7 @@ class Writer:
         self.lock = threading.Condition(threading.RLock())
         self._publish_lock = threading.Lock()
         self._on_failure = on_failure
-        self.last_write = 0.0  # time.monotonic()
+        self.last_bulk = 0.0  # time.monotonic() at the last large batch
         self._reserved = 0  # automatic ids below this one are given away
 
     def append(
@@ -95,6 +99,8 @@ class Writer:
         progress: Report | None = None,
     ) -> None:
         """Add rows, durably; `schema` brings the columns inferred from a first metadata."""
+        if len(batch) >= _BULK_ROWS:
+            self.last_bulk = time.monotonic()
         if len(batch) > capacity(self.state.schema):
             self._append_large(batch, replace=replace, schema=schema, progress=progress)
             return
@@ -240,7 +246,6 @@ class Writer:
     def _applied(self) -> Snapshot:
         """The snapshot after the record that has just been applied."""
         self.state.sequence = self.wal.sequence
-        self.last_write = time.monotonic()
         return self.state.renew()
 
     def _kill(
@@ -306,12 +311,16 @@ class Writer:
         """Have an active memtable with room; waits while too many are on their way to disk."""
         while True:
             self.check_writable()
-            if self.state.active.fits(rows) and self.wal.length < _WAL_BYTES:
+            if self.state.active.fits(rows) and not self._log_is_long():
                 return
             if len(self.state.memtables) < _MAX_MEMTABLES:
                 self._rotate()
             else:
                 self.lock.wait()
+
+    def _log_is_long(self) -> bool:
+        records = self.state.sequence + 1 - self.state.active.first
+        return records >= _LOG_RECORDS or self.wal.length >= _LOG_BYTES
 
     def _rotate(self) -> None:
         """Start a new log and memtable; the old ones are complete and durable from here on."""
