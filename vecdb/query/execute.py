@@ -170,21 +170,20 @@ class _Run:
     ) -> tuple[int, npt.NDArray[np.int64]]:
         """Fill in the queries that met enough matching rows; the widest beam, and who is left.
 
-        A walk is asked for more hits than k: that it has them is the evidence.
+        The number of matching rows that a walk met is the evidence for its best.
         """
         k = self.request.k
-        asked = max(k, int(ENOUGH * beam))
-        need = min(asked, passing.count)
+        need = min(max(k, int(ENOUGH * beam)), passing.count)
         left = np.arange(len(rows))
         ef = first_beam(beam, data.rows, passing.count)
         widest = 0
         for second in (False, True):
             widest = max(widest, ef)
-            found = self._walk(data, passing, self.request.queries[left], asked, ef)
-            rows[left] = found.rows[:, :k]
-            distances[left] = found.distances[:, :k]
-            met = (found.rows >= 0).sum(axis=1)
-            short = met < need
+            found = self._walk(data, passing, self.request.queries[left], k, ef)
+            rows[left] = found.rows
+            distances[left] = found.distances
+            met = found.met
+            short = (met < need) | (found.rows[:, min(k, passing.count) - 1] < 0)
             left = left[short]
             if second or not len(left) or not self.complete:
                 break
@@ -237,15 +236,16 @@ class _Run:
             from vecdb.kernels.scan import scan
         else:
             from vecdb.kernels.reference import scan
-        rows, distances, complete = scan(
-            data.vectors,
-            queries,
-            self.request.k,
-            self.metric,
-            allowed=passing.bits,
-            workers=self.workers,
-            deadline_ns=self.request.deadline_ns,
-        )
+        with data.streaming():
+            rows, distances, complete = scan(
+                data.vectors,
+                queries,
+                self.request.k,
+                self.metric,
+                allowed=passing.bits,
+                workers=self.workers,
+                deadline_ns=self.request.deadline_ns,
+            )
         self.visited += passing.count * len(queries)
         self.computed += passing.count * len(queries)
         self.complete &= complete

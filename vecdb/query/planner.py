@@ -24,7 +24,7 @@ __all__ = ["DEFAULT_EF", "ENOUGH", "Choice", "choose", "first_beam", "next_beam"
 DEFAULT_EF = 64
 ENOUGH = 0.7  # share of the wanted beam that a walk must have met in matching rows
 _PROBE = 2  # beams; what a first walk may take
-_PROBE_SHARE = 0.25  # of a scan, the most that a probe without good prospects may cost
+_PROBE_SHARE = 0.1  # of a scan, the most that a probe without good prospects may cost
 _SLACK = 1.2  # a second walk goes further than the share it saw asks for
 
 

@@ -51,12 +51,10 @@ def search_single(snapshot: Snapshot, query: Any, k: Any, ef_search: Any) -> Sin
     from vecdb.graph import search_one
 
     assert data.graph is not None
-    rows, distances, counters, _ = search_one(
-        data.graph, data.vectors, query, k, choice.beam, metric=schema.metric
-    )
-    if rows[-1] < 0:
+    found = search_one(data.graph, data.vectors, query, k, choice.beam, metric=schema.metric)
+    if found.rows[-1] < 0:
         return None
-    visited, estimated, computed, _ = counters.tolist()
+    visited, estimated, computed, _ = found.counters.tolist()
     how = PartPlan("graph", data.rows, data.rows, choice.beam, 0, choice.reason)
     plan = Plan(data.rows, data.rows, 1, visited, estimated, computed, True, True, (how,))
-    return Single(data.ids.get(rows), distances, plan)
+    return Single(data.ids.get(found.rows), found.distances, plan)
