@@ -4,7 +4,8 @@
 
 Every pass is a fresh process per store: imports are done before the clock starts, the operating
 system's page cache is warm. `open_ms` runs to the handle, `get_ms` covers the first `get` of 1,000
-random ids with their metadata, `search_ms` the first search. The bytes that a row costs beyond its
+random ids with their metadata, `search_ms` the first search (an exact scan where the store has not
+built its index; ``--index`` waits for it). The bytes that a row costs beyond its
 vector and its metadata stand beside them.
 """
 
@@ -33,15 +34,16 @@ class Filled:
         self._store, self._path, self._dim = STORES[name](), folder / name, dim
         self._store.create(self._path, dim)
 
-    def fill(self, rows: int) -> dict[str, float]:
-        """Add, index, close; seconds and what is on the disk."""
+    def fill(self, rows: int, index: bool) -> dict[str, float]:
+        """Add, build the index if asked to, close; seconds and what is on the disk."""
         start, content = time.perf_counter(), 0
         for first in range(0, rows, BATCH):
             batch = make_rows(first, min(BATCH, rows - first), self._dim)
             content += batch.vectors.nbytes + sum(16 + len(t) for t in batch.columns["title"])
             content += sum(map(len, batch.columns["lang"]))
             self._store.add(self._store.prepare(batch))
-        self._store.optimize()
+        if index:
+            self._store.optimize()
         self._store.close()
         seconds, left = time.perf_counter() - start, footprint(self._path)
         return {"fill_s": seconds, "bytes_per_row_beyond": (left["bytes"] - content) / rows, **left}
@@ -73,14 +75,14 @@ class Opened:
         return dict(zip(("open_ms", "get_ms", "search_ms"), spent.tolist(), strict=True))
 
 
-def run(names: list[str], rows: int, dim: int, passes: int) -> None:
+def run(names: list[str], rows: int, dim: int, passes: int, *, index: bool) -> None:
     """Fill each store once, then open it `passes` times, each in a new process."""
     report = Report("open", PACKAGES)
     measured: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with tempfile.TemporaryDirectory(prefix="vecdb-bench-") as temporary:
         folder = Path(temporary)
         with Contest(report, Filled, names, folder, dim) as contest:
-            filled = dict(contest.round("fill", rows))
+            filled = dict(contest.round("fill", rows, index))
         for turn in range(passes):
             with Contest(report, Opened, list(filled), folder, rows, dim) as contest:
                 for name, spent in contest.round("measure", turn):
@@ -97,8 +99,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--index", action="store_true", help="build the index before closing")
     given = parser.parse_args()
-    run(given.stores.split(","), given.rows, given.dim, given.passes)
+    run(given.stores.split(","), given.rows, given.dim, given.passes, index=given.index)
 
 
 if __name__ == "__main__":

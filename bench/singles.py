@@ -29,22 +29,23 @@ class Day:
         self._rows = 0
         self.work(1)  # imports and first-call costs are bench.first_use's business
 
-    def work(self, count: int) -> tuple[float, float, int]:
-        """Seconds spent in adds and in searches over `count` rows, and rows not found at once."""
-        adding = searching = 0.0
+    def work(self, count: int) -> tuple[float, float, float, int]:
+        """Seconds in adds, in searches, of CPU on all threads; and rows not found at once."""
+        adding = searching = cpu = 0.0
         missed = 0
         for _ in range(count):
             rows = make_rows(self._rows, 1, self._dim)
             prepared = self._store.prepare(rows)
-            start = time.perf_counter()
+            busy, start = time.process_time(), time.perf_counter()
             self._store.add(prepared)
             added = time.perf_counter()
             found = self._store.search(rows.vectors[0], 10)
             searching += time.perf_counter() - added
+            cpu += time.process_time() - busy
             adding += added - start
             missed += found[:1] != [self._rows]
             self._rows += 1
-        return adding, searching, missed
+        return adding, searching, cpu, missed
 
     def finish(self) -> dict[str, int]:
         """Close, and count what is left on the disk."""
@@ -55,7 +56,7 @@ class Day:
 def run(names: list[str], rows: int, dim: int) -> None:
     """Go round the stores until each has `rows` rows; report times and leftovers."""
     report = Report("singles", PACKAGES)
-    turns: dict[str, list[tuple[float, float, int]]] = defaultdict(list)
+    turns: dict[str, list[tuple[float, float, float, int]]] = defaultdict(list)
     with (
         tempfile.TemporaryDirectory(prefix="vecdb-bench-") as folder,
         Contest(report, Day, names, Path(folder), dim) as contest,
@@ -64,7 +65,7 @@ def run(names: list[str], rows: int, dim: int) -> None:
             for name, turn in contest.round("work", TURN):
                 turns[name].append(turn)
         for name, left in contest.round("finish"):
-            adding, searching, missed = (sum(part) for part in zip(*turns[name], strict=True))
+            adding, searching, cpu, missed = (sum(part) for part in zip(*turns[name], strict=True))
             last = turns[name][-1]
             report.line(
                 store=name,
@@ -72,6 +73,7 @@ def run(names: list[str], rows: int, dim: int) -> None:
                 rows=rows,
                 dim=dim,
                 seconds=adding + searching,
+                cpu_seconds=cpu,
                 add_ms=1000 * adding / rows,
                 search_ms=1000 * searching / rows,
                 last_add_ms=1000 * last[0] / TURN,
