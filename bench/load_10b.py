@@ -2,7 +2,7 @@
 
     python -m bench.load_10b --rows 10000000000 --dim 128
 
-Makes a store of 10,000,000,000 addressable rows of 128 float32 dimensions (5.12 TB of vectors, 20 TB
+Makes a store of 10,000,000,000 addressable rows of 128 float32 dimensions (5 TB of vectors, 20 TB
 with the graphs) by vecdb's own writer, and opens it with ``vecdb.open`` in fresh processes, at 10
 million, 100 million, 1 billion and 10 billion rows in the same number of segments. What is real:
 

@@ -64,7 +64,7 @@ def grow(path: Path, rows: int, segments: int, vectors: npt.NDArray[np.float32])
     check_disk(path, rows, vectors.shape[1])
     directory = Directory(path)
     directory.durable = (
-        False  # as in a store with sync="os": 300 fsyncs are none of what is measured
+        False  # sync="os": 300 fsyncs are not what is measured
     )
     old = read_manifest(directory, newest_generation(directory))
     solid = old.segments[0]

@@ -42,7 +42,7 @@ def store_of(path: Path, segments: list[tuple[int, list[int]]], first: int = 0) 
             rows,
             vectors=[Sparse(rows, np.array(places, np.int64), values)],
             ids=range(first, first + rows),
-            column=lambda name: pytest.fail(name),
+            column=pytest.fail,
         )
         entries.append(SegmentEntry(info, rows, rows, (first, first + rows - 1)))
         first += rows
@@ -115,7 +115,7 @@ def test_counts_that_no_file_can_hold_are_refused(
         dataclasses.replace(old, generation=old.generation + 1, segments=(crafted,)),
     )
     with (
-        pytest.raises(CorruptionError, match="MANIFEST-|seg-"),
+        pytest.raises(CorruptionError, match=r"MANIFEST-|seg-"),
         vecdb.open(tmp_path / "store") as col,
     ):
         col.get(3, vectors=True)
