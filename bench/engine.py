@@ -81,9 +81,9 @@ def run(source: str, names: list[str], passes: int, threads: int, rows: int | No
     report = Report(f"engine-{data.name}", PACKAGES)
     speeds: dict[tuple[str, float], list[float]] = defaultdict(list)
     with Contest(report, Subject, names, source, rows, threads) as contest:
-        for name, built in contest.round("build"):
+        for name, built in contest.round("build", timed=False):
             report.line(set=data.name, library=name, build=built, threads=threads)
-        recalls = dict(contest.round("recalls"))
+        recalls = dict(contest.round("recalls", timed=False))
         for _ in range(passes):
             for name, swept in contest.round("qps"):
                 for ef, qps in swept.items():

@@ -183,13 +183,17 @@ class Contest:
             with self._reporting(name):
                 self._alive[name] = Apart(factory, name, *args)
 
-    def round(self, method: str, *args: Any) -> Iterator[tuple[str, Any]]:
-        """One turn of every library: (name, result), each round starting one library later."""
+    def round(self, method: str, *args: Any, timed: bool = True) -> Iterator[tuple[str, Any]]:
+        """One turn of every library: (name, result), each round starting one library later.
+
+        Turns that are not `timed` (making an index that is measured later) leave the machine's
+        benchmark lock to others.
+        """
         names = list(self._alive)
         shift = self._rounds % max(len(names), 1)
         self._rounds += 1
         for name in names[shift:] + names[:shift]:
-            with exclusive(), self._reporting(name):
+            with exclusive() if timed else contextlib.nullcontext(), self._reporting(name):
                 yield name, self._alive[name].call(method, *args)
 
     def __enter__(self) -> Contest:

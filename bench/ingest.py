@@ -67,7 +67,7 @@ def run(names: list[str], batches: int, size: int, dim: int, passes: int, *, ind
                 for name, spent in contest.round("add", TURN):
                     seconds[name] += spent
             built = dict(contest.round("index")) if index else {}
-            for name, left in contest.round("finish"):
+            for name, left in contest.round("finish", timed=False):
                 rates[name].append(batches * size / seconds[name])
                 extra = {"index_s": built[name]} if index else {}
                 report.line(

@@ -109,9 +109,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vecdb-bench-") as temporary:
         folder = Path(temporary)
         with Contest(report, Maker, names, folder, given.set, given.rows) as contest:
-            disk = dict(contest.round("make"))
+            disk = dict(contest.round("make", timed=False))
         with Contest(report, Searcher, list(disk), folder, given.set, given.rows) as contest:
-            for name, grown in contest.round("measure"):
+            for name, grown in contest.round("measure", timed=False):
                 report.line(set=given.set, library=name, disk_mib=disk[name], **grown)
 
 

@@ -82,7 +82,7 @@ def run(names: list[str], rows: int, dim: int, passes: int, *, index: bool) -> N
     with tempfile.TemporaryDirectory(prefix="vecdb-bench-") as temporary:
         folder = Path(temporary)
         with Contest(report, Filled, names, folder, dim) as contest:
-            filled = dict(contest.round("fill", rows, index))
+            filled = dict(contest.round("fill", rows, index, timed=False))
         for turn in range(passes):
             with Contest(report, Opened, list(filled), folder, rows, dim) as contest:
                 for name, spent in contest.round("measure", turn):
