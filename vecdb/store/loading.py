@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from vecdb.segment.fs import Directory
 
-__all__ = ["load", "open_next_log", "replay"]
+__all__ = ["TRIES", "apply_records", "load", "open_next_log", "replay", "too_fast"]
 
 _log = logging.getLogger("vecdb")
-_TRIES = 100  # generations that may go by while one is being opened
+TRIES = 100  # generations that may go by while one is being opened
 
 
 def load(
@@ -51,7 +51,7 @@ def load(
     CorruptionError, VersionError, StorageError
         A file is damaged or missing, newer, or can't be read.
     """
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         generation = newest_generation(directory)
         if generation == 0:
             raise NotFoundError(
@@ -75,7 +75,12 @@ def load(
                              got=str(error), fix="restore the file from a backup, or run "
                              "`python -m vecdb repair`")
                 ) from None  # fmt: skip
-    raise StorageError(errno.EAGAIN, f"{directory.path} changes faster than it can be opened")
+    raise too_fast(directory)
+
+
+def too_fast(directory: Directory) -> StorageError:
+    """The error for a store of which no moment could be caught."""
+    return StorageError(errno.EAGAIN, f"{directory.path} changes faster than it can be opened")
 
 
 def replay(directory: Directory, manifest: Manifest, state: State, logs: list[WalReader]) -> None:

@@ -106,7 +106,10 @@ class Manifest:
         document = json.loads(line)
         if not isinstance(document, dict):
             raise ValueError("not a JSON object")
-        unknown = set(document.get("features", [])) - FEATURES
+        features = document.get("features")
+        if not isinstance(features, list) or not all(isinstance(f, str) for f in features):
+            raise ValueError("features are a list of names")
+        unknown = set(features) - FEATURES
         if _natural(document.get("format")) > FORMAT or unknown:
             raise VersionError(
                 describe("manifest", expected=f"format {FORMAT} or older",
@@ -117,11 +120,14 @@ class Manifest:
             uuid = bytes.fromhex(document["uuid"])
             if len(uuid) != 16 or document["sync"] not in ("full", "os"):
                 raise ValueError("the UUID or sync has an impossible value")
+            segments = tuple(_entry(item) for item in document["segments"])
+            if len({entry.file.id for entry in segments}) < len(segments):
+                raise ValueError("a segment stands in it twice")
             return cls(
                 uuid=uuid,
                 schema=Schema.from_json(document["schema"]),
                 sync=document["sync"],
-                segments=tuple(_entry(item) for item in document["segments"]),
+                segments=segments,
                 **{
                     key: _natural(document[key])
                     for key in ("generation", "sequence", "wal", "next_id", "next_file")

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from vecdb.store import names
-from vecdb.store.loading import apply_records, load, open_next_log, replay
+from vecdb.store.loading import TRIES, apply_records, load, open_next_log, replay, too_fast
 from vecdb.store.state import State
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ class Reader:
         Two stats and one read of 32 bytes when nothing has.
         """
         with self._lock:
-            generation = self._manifest.generation
-            moved = self._directory.size(names.manifest(generation + 1)) >= 0
-            if moved or self._directory.size(names.manifest(generation)) < 0:
+            if self._replaced():
                 for log in self._logs:
                     log.close()
                 self._load()
@@ -65,11 +63,25 @@ class Reader:
         known = {}
         if hasattr(self, "published"):
             known = {p.segment.id: p.segment for p in self.published.parts if p.data.files}
-        manifest, parts, self._logs = load(self._directory, known)
-        self._manifest = manifest
-        self._state = State(manifest, parts)
-        replay(self._directory, manifest, self._state, self._logs)
+        for _ in range(TRIES):
+            manifest, parts, self._logs = load(self._directory, known)
+            self._manifest = manifest
+            self._state = State(manifest, parts)
+            replay(self._directory, manifest, self._state, self._logs)
+            if not self._replaced():
+                break
+            for log in self._logs:
+                log.close()
+        else:
+            raise too_fast(self._directory)
         self.published = self._state.current
+
+    def _replaced(self) -> bool:
+        """Whether there is a newer manifest; then logs that were to be replayed may have been
+        removed, and what was loaded may be older than what was seen before."""
+        generation = self._manifest.generation
+        newer = self._directory.size(names.manifest(generation + 1)) >= 0
+        return newer or self._directory.size(names.manifest(generation)) < 0
 
 
 class Pinned:

@@ -165,7 +165,7 @@ def _decode_metadata(data: memoryview, rows: int, schema: Schema) -> pa.RecordBa
         # a copy of its own, so that the batch does not keep the whole log in memory
         batch = pa.ipc.read_record_batch(pa.py_buffer(bytes(data)), schema.columns)
         batch.validate(full=True)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, EOFError) as error:
         raise ValueError(str(error)) from None
     if batch.num_rows != rows:
         raise ValueError("metadata of another number of rows")
