@@ -228,6 +228,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         vecdb.open(tmp_path / "store", "w").close()
     finally:
         os.kill(child, signal.SIGKILL)
+        process.communicate()
 
 
 @pytest.mark.usefixtures("small_store")
@@ -293,5 +294,3 @@ def test_opening_does_not_wait_for_the_compiler(tmp_path: Path) -> None:
         thread.start()
         assert done.wait(30)
     thread.join()
-
-
