@@ -44,7 +44,7 @@ __all__ = ["Writer"]
 
 _MAX_MEMTABLES = 3  # one that is appended to, others on their way to disk: 192 MiB of vectors
 _LOG_BYTES = 256 << 20  # from here on a log of deletions, too, is retired
-_LOG_RECORDS = 4_096  # so is one of single rows: 20 us each to replay, and scanned by searches
+_LOG_RECORDS = 16_384  # so is one of single rows: 20 us each to replay, 0.3 s in all
 _BULK_ROWS = 256  # of a batch that is part of a load, during which no index is built
 _SHOWN = 5
 
