@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
-import stat
 import threading
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,19 +17,24 @@ from vecdb.errors import (
     NotFoundError,
     ReadOnlyError,
     SchemaError,
-    StorageError,
     describe,
 )
 from vecdb.segment.fs import Directory
-from vecdb.store import names
 from vecdb.store.background import Background
 from vecdb.store.compaction import Compactor
+from vecdb.store.founding import (
+    make_folder,
+    not_found,
+    refuse_foreign,
+    same_kind,
+    what_is_at,
+    write_first_files,
+)
 from vecdb.store.lock import WriterLock
-from vecdb.store.manifest import Manifest, newest_generation, publish
+from vecdb.store.manifest import newest_generation
 from vecdb.store.reader import Pinned, Reader
 from vecdb.store.recovery import recover
 from vecdb.store.stats import file_stats, snapshot_stats
-from vecdb.store.wal import WalWriter
 from vecdb.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -99,14 +101,14 @@ class Store:
             With `exist_ok`: the store there holds something else.
         """
         self = cls(path, "w", workers)
-        _make_folder(self.path)
+        make_folder(self.path)
         directory = Directory(self.path)
         generation = newest_generation(directory)
         if generation == 0:
-            _refuse_foreign(directory)
+            refuse_foreign(directory)
             lock = WriterLock(directory)
             try:
-                _found(directory, schema, sync)
+                write_first_files(directory, schema, sync)
             finally:
                 lock.release()
         elif not exist_ok:
@@ -118,7 +120,7 @@ class Store:
         directory.close()
         self._open()
         found = self.schema
-        if generation and not _same(found, schema):
+        if generation and not same_kind(found, schema):
             self.close()
             raise SchemaError(
                 describe(str(self.path), expected=f"{schema}", got=f"{found}",
@@ -162,9 +164,9 @@ class Store:
         return self
 
     def _open(self) -> None:
-        found = _what_is_at(self.path)
+        found = what_is_at(self.path)
         if found != "a folder":
-            raise _not_found(self.path, found)
+            raise not_found(self.path, found)
         directory = self._directory = Directory(self.path)
         self._become("recovering")
         try:
@@ -180,7 +182,7 @@ class Store:
 
     def _open_writer(self, directory: Directory) -> None:
         if newest_generation(directory) == 0:
-            raise _not_found(self.path, "a folder without a manifest")
+            raise not_found(self.path, "a folder without a manifest")
         self._lock = WriterLock(directory)
         found = recover(directory)
         self._torn_bytes = found.torn_bytes
@@ -413,68 +415,3 @@ class Store:
     def _on_failure(self, error: BaseException) -> None:
         if self.state == "running":
             self._become("poisoned")
-
-
-def _not_found(path: Path, found: str) -> NotFoundError:
-    return NotFoundError(
-        describe(str(path), expected="a vecdb collection", got=found,
-                 fix="create it with vecdb.create(...)")
-    )  # fmt: skip
-
-
-def _what_is_at(path: Path) -> str:
-    """ "a folder", "a file" or "nothing"; StorageError where one may not look."""
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return "nothing"
-    except OSError as error:
-        raise StorageError(
-            error.errno,
-            describe(str(path), expected="a path that can be looked at", got=str(error.strerror),
-                     fix="check the path and its permissions"),
-        ) from None  # fmt: skip
-    return "a folder" if stat.S_ISDIR(mode) else "a file"
-
-
-def _make_folder(path: Path) -> None:
-    found = _what_is_at(path)
-    if found == "a folder":
-        return
-    if found != "nothing":
-        raise ExistsError(
-            errno.EEXIST, describe(str(path), expected="nothing or a folder", got="a file",
-                                   fix="choose another path")
-        )  # fmt: skip
-    if _what_is_at(path.parent) != "a folder":
-        raise NotFoundError(
-            describe(str(path.parent), expected="a folder to create the collection in",
-                     got=_what_is_at(path.parent), fix="create that folder first")
-        )  # fmt: skip
-    Directory.make(path)
-
-
-def _refuse_foreign(directory: Directory) -> None:
-    """A folder may hold what an interrupted creation left, and nothing else."""
-    for name in directory.names():
-        if name != names.LOCK and not names.is_own(name):
-            raise ExistsError(
-                errno.EEXIST, describe(str(directory.path), expected="an empty folder",
-                                       got=f"{name!r} in it", fix="choose another path")
-            )  # fmt: skip
-
-
-def _found(directory: Directory, schema: Schema, sync: Sync) -> None:
-    """Write the first log and manifest; what an interrupted creation left is removed."""
-    for name in directory.names():
-        if names.is_own(name):
-            directory.unlink(name)
-    manifest = Manifest(uuid=uuid.uuid4().bytes, generation=1, schema=schema, sync=sync)
-    WalWriter(directory, manifest.wal, manifest.uuid, 1).close()
-    publish(directory, manifest)
-
-
-def _same(found: Schema, wanted: Schema) -> bool:
-    if wanted.columns is None:
-        found = dataclasses.replace(found, columns=None)
-    return found == wanted
