@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from vecdb import kernels
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -56,17 +58,26 @@ def test_a_child_forked_during_the_compilation_answers_and_does_not_hang():
     assert python(code) == "0"
 
 
-def test_a_cache_folder_that_cannot_be_written_is_not_used(tmp_path):
+def test_without_a_folder_to_write_to_kernels_are_compiled_uncached():
     code = (
-        "import os, pathlib, vecdb.kernels as k\n"
+        "import vecdb.kernels as k\n"
         "k._writable = lambda folder: False\n"
-        "k._choose_cache()\n"
         "from vecdb.kernels import jit\n"
-        "print(jit.CACHE)"
+        "from vecdb.graph import keys\n"
+        "print(jit.FOLDER, keys.key_row(10))"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**environment, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    assert done.stdout.strip() == "False"
+    assert python(code) == "None 5"
+
+
+def test_the_cache_folder_changes_with_the_kernels_sources(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    first = kernels.cache_folder()
+    assert first == kernels.cache_folder()
+    package = tmp_path / "vecdb"
+    for folder in ("kernels", "quant", "graph"):
+        (package / folder).mkdir(parents=True)
+    (package / "graph" / "keys.py").write_text("changed")
+    monkeypatch.setattr(kernels, "__file__", str(package / "kernels" / "__init__.py"))
+    second = kernels.cache_folder()
+    assert Path(first).parent == Path(second).parent == tmp_path
+    assert first != second

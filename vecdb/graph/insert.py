@@ -41,7 +41,8 @@ def select(data, stride, inner, row, keys, count, chosen, degree, alpha):
         reach = key_distance(key)
         good = True
         for i in range(kept):
-            between = record_distance(data + candidate * stride, data + chosen[i] * stride, inner)
+            other = np.int64(chosen[i])
+            between = record_distance(data + candidate * stride, data + other * stride, inner)
             if alpha * between < reach:
                 good = False
                 break

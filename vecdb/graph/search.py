@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vecdb.errors import ArgumentError, describe
 from vecdb.graph.layout import Graph
-from vecdb.graph.traverse import search_rows
+from vecdb.graph.traverse import SPARE, search_rows
 from vecdb.graph.visited import HASHED_ROWS, table_bytes, tables
 from vecdb.kernels.scan import flat
 from vecdb.workers import Workers
@@ -235,9 +235,8 @@ def _call(rows: int, k: int, ef: int, every: bool, knobs: Knobs) -> NDArray[np.i
     """The numbers that :data:`vecdb.graph.traverse.CALL` names."""
     if k < 1:
         raise ArgumentError(describe("k", expected="an integer >= 1", got=k, fix="ask for a hit"))
-    keep = min(rows, k + max(2, k // 4)) + 7 & ~7
-    pool = max(min(ef, rows), keep) + 7 & ~7
+    pool = max(min(ef, rows), min(k + SPARE, rows)) + 7 & ~7
     hashed = rows >= HASHED_ROWS
     return np.array(
-        [k, pool, keep, every, knobs.prefetch, knobs.pruning, knobs.codes, hashed], np.int64
+        [k, pool, pool, every, knobs.prefetch, knobs.pruning, knobs.codes, hashed], np.int64
     )

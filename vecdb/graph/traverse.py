@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vecdb.graph.keys import EMPTY, LEAST, key_row, make_key
+from vecdb.graph.keys import EMPTY, LEAST, key_distance, key_row, make_key
 from vecdb.graph.visited import begin, enter, grown, slot_of
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import (
@@ -24,9 +24,12 @@ from vecdb.kernels.leaves import (
     trailing_zeros,
 )
 from vecdb.kernels.memory import address, read_f32, read_i32
-from vecdb.kernels.scan import pool_key
+from vecdb.kernels.scan import pool_key, query_norm
 from vecdb.quant.neighbours import BLOCK, HEAD
 from vecdb.quant.record import FLOAT_DIMS, encode_record, header, record_bytes, record_distance
+
+SPARE = 2  # nodes rescored beyond k whatever their distance; 12 for ten hits is as good as 30
+DEVIATIONS = 2.5  # of a record's distance within which its float row is looked at too
 
 __all__ = ["CALL", "SHAPE", "search_rows"]
 
@@ -43,18 +46,14 @@ CALL = ("k", "ef", "keep", "every", "prefetch", "pruning", "codes", "hashed")
 """Order of the numbers that describe a call."""
 
 
-@jit(f"f4(i8, f4, {_FLOATS}, {_FLOATS}, f4[::1])")
-def center(metric, radius, query, mean, out):
-    """The inner row of a raw query; returns the query's norm.
+@jit(f"void(i8, f4, f4, {_FLOATS}, {_FLOATS}, f4[::1])")
+def center(metric, radius, norm, query, mean, out):
+    """The inner row of a raw query whose norm is given.
 
     Under ip only the direction of a query matters: it is given the length of the longest row, so
     that distances differ by as much as they can.
     """
     dim = len(query)
-    squares = np.float32(0)
-    for i in range(dim):
-        squares += query[i] * query[i]
-    norm = np.sqrt(squares)
     factor = np.float32(1)
     if metric == 1 and norm > 0:
         factor = np.float32(1) / norm
@@ -64,7 +63,6 @@ def center(metric, radius, query, mean, out):
         out[i] = query[i] * factor - mean[i]
     for i in range(dim, len(mean)):
         out[i] = -mean[i]
-    return norm
 
 
 @jit(
@@ -218,13 +216,31 @@ def walk_plain(data, rows, raw, shape, call, lift, own, query, norm, allowed, vi
                     prefetch_bytes(raw + neighbour * row_bytes, row_bytes)
 
 
+@jit("i8(i8, i8, i8, i8)")
+def uncertain(key, own, at, inner):
+    """Key up to which a node may be nearer than the one of `key`, its record being at `at`.
+
+    A record's coordinate is off by up to half its scale, so a distance d^2 of two records has the
+    deviation sqrt(4 d^2 e^2 + 2 inner e^4), where e^2 is the sum of both their squared scales / 12.
+    """
+    if inner <= FLOAT_DIMS:
+        return key
+    mine, its = read_f32(header(own, inner) + 4), read_f32(header(at, inner) + 4)
+    variance = (mine * mine + its * its) / np.float32(12)
+    square = key_distance(key)
+    deviation = np.sqrt(np.float32(2) * variance * (2 * square + inner * variance))
+    return make_key(square + np.float32(DEVIATIONS) * deviation, 0)
+
+
 @jit("i8(i8, i8, b1, i8, i8, f4, i8[::1], i8, i8[::1], i8, i8[::1], f4[::1])")
-def rescore(raw, metric, half, dim, query, norm, best, keep, final, k, rows, distances):
-    """Order the best nodes by their true distance, read from the raw rows; return how many."""
+def rescore(raw, metric, half, dim, query, norm, best, limit, final, k, rows, distances):
+    """Order the nodes up to the key `limit`, and two more than k, by their true distance."""
     row_bytes = dim * (2 if half else 4)
     final[8:] = EMPTY
     count = 0
-    while count < keep and best[8 + count] != EMPTY:
+    while 8 + count < len(best) and best[8 + count] != EMPTY:
+        if count >= k + SPARE and best[8 + count] > limit:
+            break
         prefetch_bytes(raw + key_row(best[8 + count]) * row_bytes, row_bytes)
         count += 1
     for i in range(count):
@@ -287,7 +303,9 @@ def search_rows(
     out = np.empty(BLOCK, np.float32)
     unit = shift = np.float32(0)
     for j in range(len(queries)):
-        norm = center(metric, units[2], queries[j], mean, x)
+        query = address(queries) + 4 * dim * j
+        norm = query_norm(query, dim)
+        center(metric, units[2], norm, queries[j], mean, x)
         encode_record(address(x), inner, address(own))
         if inner > FLOAT_DIMS:
             project(
@@ -297,7 +315,6 @@ def search_rows(
             unit, shift = fill_table(address(projected), bits, dims * bits // 4, address(table))
             unit *= units[1]
             shift *= units[1]
-        query = address(queries) + 4 * dim * j
         if call[5] and call[6]:
             hops = walk(
                 address(data), nodes, shape, call, units, unit, shift, address(x), address(own),
@@ -311,8 +328,12 @@ def search_rows(
                 query, norm, allowed, visited, pool, best,
             )  # fmt: skip
             estimates = pruned = 0
+        kth = best[7 + min(k, keep)]
+        limit = EMPTY
+        if kth != EMPTY:
+            limit = uncertain(kth, address(own), address(data) + key_row(kth) * shape[4], inner)
         count = rescore(
-            address(raw), metric, half, dim, query, norm, best, keep, final, k, rows[j],
+            address(raw), metric, half, dim, query, norm, best, limit, final, k, rows[j],
             distances[j],
         )  # fmt: skip
         met[j] = count_allowed(pool, call[3] == 1, allowed)

@@ -8,10 +8,10 @@ Nothing outside vecdb.kernels, vecdb.quant and vecdb.graph imports numba.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import logging
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -85,7 +85,6 @@ def start_background() -> None:
 
 def cpu_features() -> tuple[str, ...]:
     """Features of the CPU that the kernels are compiled for, sorted (imports numba)."""
-    _choose_cache()
     from vecdb.kernels.jit import features
 
     return tuple(sorted(features()))
@@ -103,7 +102,6 @@ def _compile() -> None:
             return
         gate.compiling = True
         try:
-            _choose_cache()
             for name in _MODULES:
                 importlib.import_module(name)
             gate.ready = True
@@ -118,23 +116,26 @@ def _compile_quietly() -> None:
         _log.exception("the kernels could not be compiled: searches stay on the NumPy paths")
 
 
-def _choose_cache() -> None:
-    """Point numba at a cache folder that can be written, before numba is imported."""
-    if "numba" in sys.modules or "NUMBA_CACHE_DIR" in os.environ:
-        return
-    package = Path(__file__).parent.parent
-    if _writable(package / "kernels" / "__pycache__"):
-        return  # numba's own choice
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(home) / "vecdb" / "numba"
-    if _writable(folder):
-        os.environ["NUMBA_CACHE_DIR"] = str(folder)
-        _log.info("compiled kernels are cached in %s", folder)
-        return
-    from vecdb.kernels import jit
+def cache_folder() -> str | None:
+    """Folder for compiled kernels: beside the package, else the user's cache, else none.
 
-    jit.CACHE = False
+    Its name carries a hash of the kernels' sources: a kernel contains the leaves that it was
+    compiled with, and numba's own stamp (of one file) would not see a change in theirs.
+    """
+    package = Path(__file__).parent.parent
+    digest = hashlib.blake2b(digest_size=8)
+    for folder in ("kernels", "quant", "graph"):
+        for source in sorted((package / folder).glob("*.py")):
+            digest.update(source.read_bytes())
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    roots = [Path(chosen)] if chosen else [package / "kernels" / "__pycache__", home / "vecdb"]
+    for root in roots:
+        folder = root / f"kernels-{digest.hexdigest()}"
+        if _writable(folder):
+            return str(folder)
     _log.info("no folder to cache compiled kernels in: they are compiled in every process")
+    return None
 
 
 def _writable(folder: Path) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from vecdb.kernels.jit import jit
 from vecdb.kernels.vector import (
-    add_i32, address, and_u8, below_i32, bits, blend_u8, dpbusd, even_i64, fma, head_f16,
+    add_f32, add_i32, address, and_u8, below_i32, bits, blend_u8, dpbusd, even_i64, fma, head_f16,
     head_f32, load_f16, load_f32, load_i64, load_u8, max_f32, max_i64, min_i64, mul_f32, or_u8,
     permute_u8, prefetch, read_f32, read_i64, repeat_flipped, shift_u8, splat_f32, splat_i64, splat_u8, store_f32, store_i64,
     store_u8x16, sub_f32, sum_f32, sum_i32, to_f32, trailing_zeros, xor_u8, zero_i32,
@@ -78,57 +78,67 @@ def distance(metric, half, x, q, dim, query_norm):
     """
     width = 2 if half else 4
     zero = splat_f32(np.float32(0))
-    a0, a1, a2, a3 = zero, zero, zero, zero
-    b0, b1, b2, b3 = zero, zero, zero, zero
-    i = 0
-    while i + 64 <= dim:
-        a0, b0 = _step(metric, _load(half, x), load_f32(q), a0, b0)
-        a1, b1 = _step(metric, _load(half, x + 16 * width), load_f32(q + 64), a1, b1)
-        a2, b2 = _step(metric, _load(half, x + 32 * width), load_f32(q + 128), a2, b2)
-        a3, b3 = _step(metric, _load(half, x + 48 * width), load_f32(q + 192), a3, b3)
-        x += 64 * width
-        q += 256
-        i += 64
-    while i + 16 <= dim:
-        a0, b0 = _step(metric, _load(half, x), load_f32(q), a0, b0)
-        x += 16 * width
-        q += 64
-        i += 16
-    if i < dim:
-        a1, b1 = _step(metric, _head(half, x, dim - i), _head(False, q, dim - i), a1, b1)
-    a = sum_f32(a0) + sum_f32(a1) + sum_f32(a2) + sum_f32(a3)
-    b = sum_f32(b0) + sum_f32(b1) + sum_f32(b2) + sum_f32(b3)
-    return _finish(metric, a, b, query_norm)
+    a0, a1, b0, b1 = zero, zero, zero, zero
+    whole = dim // 32 * 32
+    for i in range(0, whole, 32):
+        at = x + i * width
+        a0, b0 = _step(metric, _load(half, at), load_f32(q + i * 4), a0, b0)
+        a1, b1 = _step(metric, _load(half, at + 16 * width), load_f32(q + i * 4 + 64), a1, b1)
+    at = x + whole * width
+    rest = dim - whole
+    if rest >= 16:
+        a0, b0 = _step(metric, _load(half, at), load_f32(q + whole * 4), a0, b0)
+        at += 16 * width
+        whole += 16
+        rest -= 16
+    if rest:
+        a1, b1 = _step(metric, _head(half, at, rest), _head(False, q + whole * 4, rest), a1, b1)
+    return _finish(metric, sum_f32(add_f32(a0, a1)), sum_f32(add_f32(b0, b1)), query_norm)
 
 
 @jit("UniTuple(f4, 4)(i8, b1, i8, i8, i8, i8, i8, i8, f4)")
 def distance4(metric, half, x0, x1, x2, x3, q, dim, query_norm):
-    """Distances of four rows to one query, which is read once."""
+    """Distances of four rows to one query, which is read once: to the bit what four calls give."""
     width = 2 if half else 4
     zero = splat_f32(np.float32(0))
     a0, a1, a2, a3 = zero, zero, zero, zero
     b0, b1, b2, b3 = zero, zero, zero, zero
-    whole = dim // 16 * 16
-    for i in range(0, whole, 16):
-        at = i * width
-        v = load_f32(q + i * 4)
+    c0, c1, c2, c3 = zero, zero, zero, zero
+    d0, d1, d2, d3 = zero, zero, zero, zero
+    whole = dim // 32 * 32
+    for i in range(0, whole, 32):
+        at, on = i * width, (i + 16) * width
+        v, w = load_f32(q + i * 4), load_f32(q + i * 4 + 64)
         a0, b0 = _step(metric, _load(half, x0 + at), v, a0, b0)
         a1, b1 = _step(metric, _load(half, x1 + at), v, a1, b1)
         a2, b2 = _step(metric, _load(half, x2 + at), v, a2, b2)
         a3, b3 = _step(metric, _load(half, x3 + at), v, a3, b3)
-    if whole < dim:
+        c0, d0 = _step(metric, _load(half, x0 + on), w, c0, d0)
+        c1, d1 = _step(metric, _load(half, x1 + on), w, c1, d1)
+        c2, d2 = _step(metric, _load(half, x2 + on), w, c2, d2)
+        c3, d3 = _step(metric, _load(half, x3 + on), w, c3, d3)
+    rest = dim - whole
+    if rest >= 16:
         at = whole * width
-        count = dim - whole
-        v = _head(False, q + whole * 4, count)
-        a0, b0 = _step(metric, _head(half, x0 + at, count), v, a0, b0)
-        a1, b1 = _step(metric, _head(half, x1 + at, count), v, a1, b1)
-        a2, b2 = _step(metric, _head(half, x2 + at, count), v, a2, b2)
-        a3, b3 = _step(metric, _head(half, x3 + at, count), v, a3, b3)
+        v = load_f32(q + whole * 4)
+        a0, b0 = _step(metric, _load(half, x0 + at), v, a0, b0)
+        a1, b1 = _step(metric, _load(half, x1 + at), v, a1, b1)
+        a2, b2 = _step(metric, _load(half, x2 + at), v, a2, b2)
+        a3, b3 = _step(metric, _load(half, x3 + at), v, a3, b3)
+        whole += 16
+        rest -= 16
+    if rest:
+        at = whole * width
+        v = _head(False, q + whole * 4, rest)
+        c0, d0 = _step(metric, _head(half, x0 + at, rest), v, c0, d0)
+        c1, d1 = _step(metric, _head(half, x1 + at, rest), v, c1, d1)
+        c2, d2 = _step(metric, _head(half, x2 + at, rest), v, c2, d2)
+        c3, d3 = _step(metric, _head(half, x3 + at, rest), v, c3, d3)
     return (
-        _finish(metric, sum_f32(a0), sum_f32(b0), query_norm),
-        _finish(metric, sum_f32(a1), sum_f32(b1), query_norm),
-        _finish(metric, sum_f32(a2), sum_f32(b2), query_norm),
-        _finish(metric, sum_f32(a3), sum_f32(b3), query_norm),
+        _finish(metric, sum_f32(add_f32(a0, c0)), sum_f32(add_f32(b0, d0)), query_norm),
+        _finish(metric, sum_f32(add_f32(a1, c1)), sum_f32(add_f32(b1, d1)), query_norm),
+        _finish(metric, sum_f32(add_f32(a2, c2)), sum_f32(add_f32(b2, d2)), query_norm),
+        _finish(metric, sum_f32(add_f32(a3, c3)), sum_f32(add_f32(b3, d3)), query_norm),
     )
 
 

@@ -1,7 +1,7 @@
 """The one place that says how vecdb's kernels are compiled, and for which CPU.
 
 Every kernel is compiled when its module is imported (explicit signatures), releases the GIL, and
-is cached on disk in the folder that the gate (:mod:`vecdb.kernels`) chose. ``fastmath`` leaves out
+is cached on disk in the folder that the gate (:mod:`vecdb.kernels`) chooses. ``fastmath`` leaves out
 ``nnan`` and ``ninf``: a NaN must stay a NaN, because the code that ranks distances refuses it.
 """
 
@@ -14,7 +14,9 @@ import llvmlite.binding as llvm
 import numba
 from numba.core import config
 
-__all__ = ["AVX512", "INTERPRETED", "features", "jit"]
+from vecdb.kernels import cache_folder
+
+__all__ = ["AVX512", "FOLDER", "INTERPRETED", "features", "jit"]
 
 FASTMATH = {"reassoc", "contract", "arcp", "nsz", "afn"}
 NEEDED = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vbmi", "avx512vnni"})
@@ -22,7 +24,8 @@ NEEDED = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vbmi", "avx512vnni
 INTERPRETED = bool(config.DISABLE_JIT)
 """True under ``NUMBA_DISABLE_JIT=1``, where the kernels run as plain Python (tests only)."""
 
-CACHE = True  # the gate sets it to False before this module is imported if no folder is writable
+FOLDER = cache_folder()
+"""Where compiled kernels are kept; None compiles them in every process."""
 
 
 def features() -> frozenset[str]:
@@ -44,11 +47,23 @@ def jit(*signatures: Any, inline: bool = False) -> Callable[[Callable[..., Any]]
     `inline` makes LLVM put the function into its callers, whatever its size: worth it for leaves
     of some ten nanoseconds.
     """
-    return numba.njit(
-        list(signatures) or None,
-        nogil=True,
-        cache=CACHE,
-        fastmath=FASTMATH,
-        error_model="numpy",
-        forceinline=inline,
-    )
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(
+            nogil=True, fastmath=FASTMATH, error_model="numpy", forceinline=inline
+        )(function)
+        if INTERPRETED:
+            return dispatcher
+        if FOLDER is not None:
+            before, config.CACHE_DIR = config.CACHE_DIR, FOLDER  # ours alone, not the user's
+            try:
+                dispatcher.enable_caching()
+            finally:
+                config.CACHE_DIR = before
+        for signature in signatures:
+            dispatcher.compile(signature)
+        if signatures:
+            dispatcher.disable_compile()
+        return dispatcher
+
+    return compiled

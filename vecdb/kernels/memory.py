@@ -34,10 +34,10 @@ if INTERPRETED:
 
         return write
 
-    read_u8 = _reader(ctypes.c_uint8, np.uint8)
-    read_u16 = _reader(ctypes.c_uint16, np.uint16)
-    read_i32 = _reader(ctypes.c_int32, np.int32)
-    read_i64 = _reader(ctypes.c_int64, np.int64)
+    read_u8 = _reader(ctypes.c_uint8, int)
+    read_u16 = _reader(ctypes.c_uint16, int)
+    read_i32 = _reader(ctypes.c_int32, int)
+    read_i64 = _reader(ctypes.c_int64, int)
     read_f32 = _reader(ctypes.c_float, np.float32)
     write_u8 = _writer(ctypes.c_uint8, int)
     write_i32 = _writer(ctypes.c_int32, int)

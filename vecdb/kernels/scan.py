@@ -45,6 +45,21 @@ def pool_key(value, row):
     return (pattern << 32) | row
 
 
+@jit("f4(i8, i8)")
+def query_norm(query, dim):
+    """Norm of the float32 query at an address; every path takes this one, so all agree to the bit."""
+    return np.sqrt(-distance(2, False, query, query, dim, np.float32(1)))
+
+
+@jit("f4[::1](Array(f4, 2, 'C', readonly=True))")
+def query_norms(queries):
+    """Norms of all queries."""
+    norms = np.empty(len(queries), np.float32)
+    for j in range(len(queries)):
+        norms[j] = query_norm(address(queries) + 4 * j * queries.shape[1], queries.shape[1])
+    return norms
+
+
 @jit("i8(b1, Array(u1, 1, 'C', readonly=True), i8, i8, i8[::1])")
 def list_allowed(every, allowed, start, stop, rows):
     """Write the allowed row numbers of [start, stop) and return how many there are."""
@@ -169,7 +184,7 @@ def scan(
     pools = np.full((parts, len(queries), 8 + (min(k, n) + 7 & ~7)), _EMPTY, np.int64)
     pools[:, :, :8] = _SENTINEL
     queries = np.ascontiguousarray(queries)
-    norms = np.linalg.norm(queries, axis=1).astype(np.float32)
+    norms = query_norms(queries)
     step = max(64, (256 << 10) // max(1, vectors.strides[0] if n else 1))
     bitmap = np.zeros(0, np.uint8) if allowed is None else np.ascontiguousarray(allowed)
     done = [True] * (parts * len(blocks))
@@ -219,7 +234,7 @@ def rescore(
     out = np.empty(rows.shape, np.float32)
     rescore_rows(
         METRICS[metric], half, data, vectors.shape[1], len(vectors), flat(queries),
-        np.linalg.norm(queries, axis=1).astype(np.float32), np.ascontiguousarray(rows), out,
+        query_norms(queries), np.ascontiguousarray(rows), out,
     )  # fmt: skip
     return out
 

@@ -19,7 +19,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 __all__ = [
-    "F32", "I32", "I64", "U8", "add_i32", "add_i64", "address", "and_u8", "below_f32", "below_i32",
+    "F32", "I32", "I64", "U8", "add_f32", "add_i32", "add_i64", "address", "and_u8", "below_f32", "below_i32",
     "bits", "blend_u8", "dpbusd", "even_i64", "fma", "head_f16", "head_f32", "load_f16", "load_f32", "load_i64", "load_u8",
     "max_f32", "max_i64", "min_i64", "mul_f32", "or_u8", "permute_u8", "prefetch", "repeat_flipped", "shift_u8",
     "splat_f32", "splat_i64", "splat_u8", "store_f32", "store_i64", "store_u8", "store_u8x16",
@@ -227,6 +227,12 @@ def splat_f32(builder: Any, x: Any) -> Any:
 def fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
     """x * y + z."""
     return _call(builder, "llvm.fma.v16f32", F32.ir, x, y, z)
+
+
+@_operation(F32, F32, F32)
+def add_f32(builder: Any, x: Any, y: Any) -> Any:
+    """x + y."""
+    return builder.fadd(x, y)
 
 
 @_operation(F32, F32, F32)

@@ -1,0 +1,169 @@
+"""Searching graphs: recall, filters, knobs, deadlines and threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from vecdb import graph
+from vecdb.errors import ArgumentError
+from vecdb.kernels.reference import allowed_rows
+from vecdb.kernels.scan import scan
+from vecdb.workers import Workers
+
+RNG = np.random.default_rng(9)
+CENTERS = RNG.standard_normal((30, 60)) * 2
+VECTORS = (CENTERS[RNG.integers(0, 30, 4000)] + RNG.standard_normal((4000, 60))).astype("f4")
+QUERIES = (CENTERS[RNG.integers(0, 30, 50)] + RNG.standard_normal((50, 60))).astype("f4")
+METRICS = ("cosine", "l2", "ip")
+
+
+@pytest.fixture(scope="module", params=METRICS)
+def built(request):
+    return graph.build(VECTORS, request.param, ef_construction=100)
+
+
+def recall(found, truth: np.ndarray) -> float:
+    scale = np.abs(truth).max()
+    return float((found.distances <= truth[:, -1:] + 1e-6 * scale).mean())
+
+
+def search(built, k: int = 10, ef: int = 64, **options):
+    return graph.search(
+        built, VECTORS, options.pop("queries", QUERIES), k, ef, metric=built.meta["metric"],
+        **options,
+    )  # fmt: skip
+
+
+def test_recall_rises_with_the_pool_to_all_there_is(built):
+    truth = scan(VECTORS, QUERIES, 10, built.meta["metric"])[1]
+    assert recall(search(built, ef=64), truth) > 0.9
+    assert recall(search(built, ef=1000), truth) > 0.995
+
+
+def test_distances_are_exact_ascending_and_of_the_metric(built):
+    found = search(built)
+    for query, rows, distances in zip(QUERIES, found.rows, found.distances, strict=True):
+        exact = scan(VECTORS[rows], query[None], 10, built.meta["metric"])[1][0]
+        np.testing.assert_allclose(
+            distances, exact, rtol=0 if built.meta["metric"] != "cosine" else 1e-5
+        )
+        assert (np.diff(distances) >= 0).all()
+
+
+def test_one_query_alone_gets_the_answer_of_the_batch(built):
+    batch = search(built)
+    for i in (0, 7, 49):
+        one = graph.search_one(built, VECTORS, QUERIES[i], 10, 64, metric=built.meta["metric"])
+        np.testing.assert_array_equal(one.rows, batch.rows[i])
+        np.testing.assert_array_equal(one.distances, batch.distances[i])
+
+
+def test_only_allowed_rows_come_back(built):
+    bits = np.zeros(4032, bool)
+    bits[:4000] = np.random.default_rng(2).random(4000) < 0.3
+    allowed = np.packbits(bits, bitorder="little")
+    found = search(built, ef=400, allowed=allowed)
+    truth = scan(VECTORS, QUERIES, 10, built.meta["metric"], allowed=allowed)[1]
+    assert np.isin(found.rows, allowed_rows(allowed, 4000)).all()
+    assert recall(found, truth) > 0.95
+    none = search(built, allowed=np.zeros(504, np.uint8))
+    assert (none.rows == -1).all()
+    assert np.isinf(none.distances).all()
+
+
+def test_thousands_of_hits_and_more_hits_than_rows(built):
+    many = search(built, k=2000, ef=2000)
+    truth = scan(VECTORS, QUERIES, 2000, built.meta["metric"])[1]
+    assert recall(many, truth) > 0.9
+    all_of_them = search(built, k=4100, queries=QUERIES[:2])
+    assert (np.sort(all_of_them.rows[:, :4000], axis=1) == np.arange(4000)).all()
+    assert (all_of_them.rows[:, 4000:] == -1).all()
+    assert np.isinf(all_of_them.distances[:, 4000:]).all()
+
+
+def test_each_knob_turned_off_keeps_the_recall(built):
+    truth = scan(VECTORS, QUERIES, 10, built.meta["metric"])[1]
+    full = search(built)
+    for off in ("pruning", "codes", "prefetch"):
+        without = search(built, knobs=graph.Knobs(**{off: False}))
+        assert recall(without, truth) > recall(full, truth) - 0.03
+    np.testing.assert_array_equal(search(built, knobs=graph.Knobs(prefetch=False)).rows, full.rows)
+
+
+def test_the_counters_tell_what_was_done_and_pruned(built):
+    visited, estimates, exact, pruned = search(built).counters / len(QUERIES)
+    assert estimates == visited * 32
+    assert 10 <= exact < 40
+    assert pruned / estimates > 0.9
+    dense = search(built, knobs=graph.Knobs(pruning=False)).counters / len(QUERIES)
+    assert dense[1] == dense[3] == 0
+    assert dense[2] > 200
+
+
+def test_threads_give_the_answer_of_one(built):
+    workers = Workers(3)
+    try:
+        queries = np.repeat(QUERIES, 4, axis=0)
+        alone, together = (
+            search(built, queries=queries),
+            search(built, queries=queries, workers=workers),
+        )
+    finally:
+        workers.close()
+    np.testing.assert_array_equal(alone.rows, together.rows)
+    np.testing.assert_array_equal(alone.counters, together.counters)
+
+
+def test_callers_on_many_threads_never_share_scratch(built):
+    expected = search(built).rows
+    wrong: list[int] = []
+
+    def client(i: int) -> None:
+        for _ in range(20):
+            if not (search(built).rows == expected).all():
+                wrong.append(i)
+
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_search_past_its_deadline_returns_what_it_has(built):
+    found = search(built, deadline_ns=time.monotonic_ns() - 1)
+    assert not found.complete
+    assert (found.rows == -1).all()
+
+
+def test_a_nan_query_finds_nothing_and_harms_nothing(built):
+    queries = QUERIES.copy()
+    queries[0, 5] = np.nan
+    found = search(built, queries=queries)
+    assert not np.isfinite(found.distances[0]).any()
+    np.testing.assert_array_equal(found.rows[1:], search(built).rows[1:])
+
+
+def test_float16_rows_are_rescored_as_they_are_stored():
+    half = VECTORS.astype(np.float16)
+    built = graph.build(half, "l2", ef_construction=64)
+    found = graph.search(built, half, QUERIES, 10, 200, metric="l2")
+    assert recall(found, scan(half, QUERIES, 10, "l2")[1]) > 0.98
+
+
+def test_rows_or_queries_that_are_not_the_graphs_are_refused(built):
+    metric = built.meta["metric"]
+    for vectors, queries, k in (
+        (VECTORS[:100], QUERIES, 1),
+        (VECTORS, QUERIES[:, :10], 1),
+        (VECTORS, QUERIES, 0),
+    ):
+        with pytest.raises(ArgumentError):
+            graph.search(built, vectors, queries, k, 10, metric=metric)
+    with pytest.raises(ArgumentError):
+        graph.search(built, VECTORS, QUERIES, 1, 10, metric="l2" if metric != "l2" else "ip")
