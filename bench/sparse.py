@@ -28,7 +28,7 @@ from vecdb.segment.fs import Directory
 from vecdb.segment.index import write_index
 from vecdb.segment.sparse import Sparse
 from vecdb.store import names
-from vecdb.store.manifest import SegmentEntry, newest_generation, publish, read_manifest
+from vecdb.store.manifest import Manifest, SegmentEntry, newest_generation, publish, read_manifest
 
 SOWN = 64  # real rows of a segment with holes
 
@@ -48,13 +48,20 @@ def found(path: Path, vectors: npt.NDArray[np.float32], metric: Any = "l2") -> N
         made.optimize()
 
 
-def grow(path: Path, rows: int, segments: int, vectors: npt.NDArray[np.float32]) -> Sown:
+def patches(vectors: npt.NDArray[np.float32], metric: Any = "l2") -> list[Graph]:
+    """A graph over each :data:`SOWN` of the rows."""
+    return [build(vectors[i : i + SOWN], metric) for i in range(0, len(vectors), SOWN)]
+
+
+def grow(path: Path, rows: int, vectors: npt.NDArray[np.float32], graphs: list[Graph]) -> Sown:
     """Give the store segments with holes, in place of those that it has, until it has `rows`.
 
     Parameters
     ----------
     vectors : ndarray
         (segments * SOWN, dim): the rows to sow.
+    graphs : list of Graph
+        What :func:`patches` makes of them: one for each segment to come.
 
     Raises
     ------
@@ -63,19 +70,17 @@ def grow(path: Path, rows: int, segments: int, vectors: npt.NDArray[np.float32])
     """
     check_disk(path, rows, vectors.shape[1])
     directory = Directory(path)
-    directory.durable = (
-        False  # sync="os": 300 fsyncs are not what is measured
-    )
+    directory.durable = False  # sync="os": 300 fsyncs are not what is measured
     old = read_manifest(directory, newest_generation(directory))
     solid = old.segments[0]
     number, first = old.next_file, solid.rows
     rng = np.random.default_rng(rows)
     entries, ids = [solid], []
-    for i in range(segments):
-        last = solid.rows + (rows - solid.rows) * (i + 1) // segments
+    for i, graph in enumerate(graphs):
+        last = solid.rows + (rows - solid.rows) * (i + 1) // len(graphs)
         places = np.sort(rng.choice(last - first, SOWN, replace=False))
         sown = Sparse(last - first, places, vectors[i * SOWN : (i + 1) * SOWN])
-        file, index = _write(directory, old, number, first, sown)
+        file, index = _write(directory, old, number, first, sown, graph)
         bounds = (first, last - 1)
         entries.append(SegmentEntry(file, last - first, last - first, bounds, index))
         ids.append(first + places)
@@ -125,7 +130,7 @@ def drop_cache(path: Path) -> None:
 
 
 def _write(
-    directory: Directory, old: Any, number: int, first: int, sown: Sparse
+    directory: Directory, old: Manifest, number: int, first: int, sown: Sparse, graph: Graph
 ) -> tuple[FileInfo, FileInfo]:
     """One segment with holes, and its index."""
     schema = old.schema
@@ -139,14 +144,11 @@ def _write(
         ids=range(first, first + sown.rows),
         column=_no_column,
     )
-    small = build(
-        sown.values, schema.metric, M=schema.index.M, ef_construction=schema.index.ef_construction
-    )
     index = write_index(
         directory,
         names.container(Kind.INDEX, number + 1),
         Header(Kind.INDEX, old.uuid, number + 1, number),
-        _spread(small, sown),
+        _spread(graph, sown),
     )
     return file, index
 

@@ -1,0 +1,157 @@
+"""A store larger than the memory it may use: what becomes of recall, throughput and latency.
+
+    python -m bench.beyond_memory --rows 1000000
+
+The searching process runs in a control group of its own (version 1 or 2; needs root) whose memory
+limit is what the process takes before it opens the store, plus a share of the store's bytes: all of
+it and a tenth more, a half, a quarter. Page cache counts towards that limit, so the rest is read
+from the disk, again and again. Each share is measured with read-ahead and without; vecdb itself
+chooses by size (``auto`` says which). Queries come one a call for the latency, and in batches on
+``--threads`` threads for the throughput: waiting for the disk, not the cores, is what they share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench import sparse
+from bench.datasets import Dataset, recall, sift_like, truth
+from bench.harness import Apart, Report
+
+SHARES = (1.1, 0.5, 0.25)
+SETTLING = 3000  # queries before the clock starts: the hot part of the store has been read by then
+SINGLE = 1000
+BATCH = 4000
+QUERIES = 2000
+JUDGED = 200  # queries whose recall is computed
+
+_V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+
+Floats = npt.NDArray[np.float32]
+
+
+class Limited:
+    """A process in a control group that searches one store."""
+
+    def __init__(self, group: Path, path: Path, share: float, ahead: str, threads: int) -> None:
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+        import vecdb
+
+        vecdb.warmup()
+        size = sum(file.stat().st_size for file in path.iterdir())
+        limit = _usage(group) + int(share * size)
+        _limit_file(group).write_text(str(limit))
+        self._col = vecdb.open(path, threads=threads)
+        self._stack = contextlib.ExitStack()
+        self._mappings = [
+            file.mapping for part in self._col._store.snapshot.parts for file in part.segment.files
+        ]
+        for mapping in self._mappings:
+            if ahead == "off":
+                mapping.scatter()
+            elif ahead == "on":
+                self._stack.enter_context(mapping.streaming())
+
+    def measure(self, queries: Floats, ef: int) -> dict[str, Any]:
+        """Latency of single queries, throughput of batches, the answers to the first queries."""
+        search = self._col.search
+        search(queries[np.arange(SETTLING) % len(queries)], 10, ef_search=ef)
+        spent = np.empty(SINGLE)
+        for i in range(SINGLE):
+            start = time.perf_counter()
+            search(queries[(7 * i) % len(queries)], 10, ef_search=ef)
+            spent[i] = time.perf_counter() - start
+        many = queries[(3 * np.arange(BATCH)) % len(queries)]
+        before, start = _major_faults(), time.perf_counter()
+        search(many, 10, ef_search=ef)
+        seconds = time.perf_counter() - start
+        return {
+            "p50_ms": 1e3 * float(np.median(spent)),
+            "p99_ms": 1e3 * float(np.quantile(spent, 0.99)),
+            "qps_single": SINGLE / float(spent.sum()),
+            "qps_batch": BATCH / seconds,
+            "reads_per_query": (_major_faults() - before) / BATCH,
+            "ids": search(queries[:JUDGED], 10, ef_search=ef).ids,
+        }
+
+
+def run(path: Path, data: Dataset, ef: int, threads: int) -> None:
+    """Measure every share, with read-ahead and without; one line each."""
+    report = Report("beyond_memory")
+    size = sum(file.stat().st_size for file in path.iterdir())
+    judged = Dataset(data.name, data.metric, data.train, data.test[:JUDGED])
+    best = truth(judged, 10)
+    for share in SHARES:
+        for ahead in ("auto", "on", "off"):
+            with control_group() as group:
+                sparse.drop_cache(path)
+                process = Apart(Limited, group, path, share, ahead, threads)
+                figures = process.call("measure", data.test, ef)
+                process.close()
+            found = recall(judged, figures.pop("ids"), best)
+            report.line(
+                rows=len(data.train), store_gb=size / 1e9, memory_share=share, read_ahead=ahead,
+                ef_search=ef, threads=threads, recall=found, **figures,
+            )  # fmt: skip
+
+
+@contextlib.contextmanager
+def control_group() -> Iterator[Path]:
+    """A new control group for memory, removed when its processes have ended."""
+    root = _V1 if _V1.is_dir() else _V2
+    group = root / f"vecdb-bench-{os.getpid()}"
+    group.mkdir()
+    try:
+        if not _limit_file(group).exists():
+            raise OSError(f"{root} has no memory controller: enable it in cgroup.subtree_control")
+        yield group
+    finally:
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                group.rmdir()
+                break
+            time.sleep(0.1)
+
+
+def _limit_file(group: Path) -> Path:
+    return group / ("memory.limit_in_bytes" if group.parent == _V1 else "memory.max")
+
+
+def _usage(group: Path) -> int:
+    name = "memory.usage_in_bytes" if group.parent == _V1 else "memory.current"
+    return int((group / name).read_text())
+
+
+def _major_faults() -> int:
+    """Reads from the disk that a page fault of this process had to wait for."""
+    return int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[9])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000, help="x 128 dimensions, SIFT-like")
+    parser.add_argument("--path", type=Path, help="a store of these rows; made when not there")
+    parser.add_argument("--ef", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=16)
+    given = parser.parse_args()
+    data = sift_like(given.rows, QUERIES)
+    train, test = data.train.astype(np.float32), data.test.astype(np.float32)
+    with tempfile.TemporaryDirectory(prefix="vecdb-bench-") as folder:
+        path = given.path or Path(folder) / "store"
+        if not path.exists():
+            sparse.found(path, train)
+        run(path, Dataset(f"{data.name}-{given.rows}", "l2", train, test), given.ef, given.threads)
+
+
+if __name__ == "__main__":
+    main()
