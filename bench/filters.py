@@ -1,0 +1,384 @@
+"""Filtered search against rivals: QPS and recall over selectivity.
+
+    python -m bench.filters text-384-angular [LIBRARY ...]
+
+Two metadata columns make all filters: ``dice`` is random, ``rank`` orders the rows by their
+distance from one of them, the anchor. A filter passes a share of the rows:
+
+========== ==================== ================================================================
+kind       filter               queries
+========== ==================== ================================================================
+random     ``dice < share``     all alike
+favoured   ``rank < share``     those nearest to the anchor: their neighbourhood passes
+excluded   ``rank < share``     those furthest from it: their neighbourhood does not
+========== ==================== ================================================================
+
+Every library answers one query a call on one thread, at several beams; a point of the report is one
+library, filter and beam, its latency the median of the queries, turn by turn with the other
+libraries. ``best`` lines compare, per filter, the fastest beam of each library whose recall@10 is
+at least .95. ``scan`` is vecdb's own exact scan of the rows that pass.
+
+Needs ``bench/requirements-engine.txt``, and ``-db.txt`` for LanceDB and zvec.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.datasets import OUT, Dataset, load
+from bench.harness import Contest, Report
+
+SHARES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.3, 0.6, 0.9, 0.99)
+KINDS = ("random", "favoured", "excluded")
+BEAMS = (32, 64, 128, 256, 512)
+K = 10
+QUERIES = 50
+SECONDS = 0.5  # that one library may take for one beam of one filter
+WANTED = 0.95
+
+
+class Rows(NamedTuple):
+    """A data set with its filter columns and, for each kind, the numbers of its queries."""
+
+    data: Dataset
+    dice: npt.NDArray[np.float64]
+    rank: npt.NDArray[np.float64]
+    queries: dict[str, npt.NDArray[np.int64]]
+
+    def column(self, kind: str) -> tuple[str, npt.NDArray[np.float64]]:
+        """Name and values of the column that a kind of filter looks at."""
+        return ("dice", self.dice) if kind == "random" else ("rank", self.rank)
+
+
+def rows_of(source: str) -> Rows:
+    """The data set with its columns; the same in every process."""
+    data = load(source)
+    rng = np.random.default_rng(0)
+    count = len(data.train)
+    anchor = data.train[rng.integers(count)]
+    away = _distances(data, anchor, data.train)
+    rank = np.empty(count)
+    rank[np.argsort(away, kind="stable")] = np.arange(count) / count
+    order = np.argsort(_distances(data, anchor, data.test), kind="stable")
+    queries = {
+        "random": rng.permutation(len(data.test))[:QUERIES],
+        "favoured": order[:QUERIES],
+        "excluded": order[-QUERIES:],
+    }
+    return Rows(data, rng.random(count), rank, queries)
+
+
+def _distances(data: Dataset, one: npt.NDArray[Any], rows: npt.NDArray[Any]) -> Any:
+    if data.metric == "cosine":
+        return 1 - rows @ one / (np.linalg.norm(rows, axis=1) * np.linalg.norm(one))
+    return np.square(rows - one).sum(axis=1) if data.metric == "l2" else -(rows @ one)
+
+
+class Library(Protocol):
+    """What the benchmark asks of a library."""
+
+    beams: tuple[int, ...]
+
+    def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
+        """Row numbers of the neighbours among the rows whose `column` is below `share`."""
+
+
+class Vecdb:
+    """vecdb through its public face."""
+
+    beams = BEAMS
+
+    def __init__(self, rows: Rows, folder: Path, exact: bool = False) -> None:
+        import vecdb
+
+        vecdb.warmup()
+        data = rows.data
+        self._col, self._exact = vecdb.col, exact
+        self._store = vecdb.create(
+            folder / "vecdb", data.train.shape[1], data.metric, sync="os", threads=1
+        )
+        self._store.add(data.train, metadata={"dice": rows.dice, "rank": rows.rank})
+        self._store.optimize()
+
+    def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
+        where = self._col(column) < share
+        hits = self._store.search(query, K, where=where, ef_search=beam, exact=self._exact)
+        return hits.ids
+
+
+class Scan(Vecdb):
+    """vecdb's exact scan of the rows that pass."""
+
+    beams = (0,)
+
+    def __init__(self, rows: Rows, folder: Path) -> None:
+        super().__init__(rows, folder, exact=True)
+
+    def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
+        return super().search(query, column, share, 1)
+
+
+class Hnswlib:
+    """hnswlib with its filter callback, M=16."""
+
+    beams = (64, 256)  # a call of Python per node: a fraction of a second each
+
+    def __init__(self, rows: Rows, folder: Path) -> None:
+        import hnswlib
+
+        data = rows.data
+        self._rows = rows
+        self._index = hnswlib.Index(data.metric, data.train.shape[1])
+        self._index.init_index(len(data.train), M=16, ef_construction=200)
+        self._index.add_items(data.train)
+        self._index.set_num_threads(1)
+        self._masks: dict[tuple[str, float], list[bool]] = {}
+
+    def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
+        passes = self._masks.get((column, share))
+        if passes is None:
+            passes = (getattr(self._rows, column) < share).tolist()
+            self._masks[column, share] = passes
+        self._index.set_ef(beam)
+        try:
+            return self._index.knn_query(query, K, filter=passes.__getitem__)[0][0]
+        except RuntimeError:  # fewer than k were met
+            return []
+
+
+class Faiss:
+    """FAISS HNSW with an IDSelectorBitmap; rows of length 1 for the cosine."""
+
+    beams = BEAMS
+
+    def __init__(self, rows: Rows, folder: Path) -> None:
+        import faiss
+
+        self._faiss, self._rows = faiss, rows
+        train = self._scaled(rows.data.train)
+        self._index = faiss.IndexHNSWFlat(train.shape[1], 16)
+        self._index.hnsw.efConstruction = 200
+        self._index.add(train)
+        faiss.omp_set_num_threads(1)
+        self._selectors: dict[tuple[str, float], Any] = {}
+
+    def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
+        kept = self._selectors.get((column, share))
+        if kept is None:
+            bits = np.packbits(getattr(self._rows, column) < share, bitorder="little")
+            kept = bits, self._faiss.IDSelectorBitmap(bits)
+            self._selectors[column, share] = kept
+        asked = self._faiss.SearchParametersHNSW(sel=kept[1], efSearch=beam)
+        return self._index.search(self._scaled(query[None]), K, params=asked)[1][0]
+
+    def _scaled(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if self._rows.data.metric != "cosine":
+            return rows
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+class Lancedb:
+    """LanceDB with an IVF_HNSW_SQ index, refined, filtering before the search."""
+
+    beams = (64, 256)
+
+    def __init__(self, rows: Rows, folder: Path) -> None:
+        import lancedb
+        import pyarrow as pa
+
+        data = rows.data
+        flat = pa.array(data.train.reshape(-1))
+        table = pa.table({
+            "id": np.arange(len(data.train)), "dice": rows.dice, "rank": rows.rank,
+            "vector": pa.FixedSizeListArray.from_arrays(flat, data.train.shape[1]),
+        })  # fmt: skip
+        self._table = lancedb.connect(str(folder / "lance")).create_table("rows", table)
+        self._table.create_index(
+            metric=data.metric,
+            index_type="IVF_HNSW_SQ",
+            num_partitions=1,
+            m=16,
+            ef_construction=200,
+        )
+
+    def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
+        asked = self._table.search(query).where(f"{column} < {share}", prefilter=True)
+        return asked.ef(beam).refine_factor(3).select(["id"]).limit(K).to_arrow()["id"].to_numpy()
+
+
+class Zvec:
+    """zvec with an HNSW index."""
+
+    beams = (64, 256)
+
+    def __init__(self, rows: Rows, folder: Path) -> None:
+        import zvec
+
+        self._zvec, data = zvec, rows.data
+        metric = {"cosine": zvec.MetricType.COSINE, "l2": zvec.MetricType.L2}[data.metric]
+        index = zvec.HnswIndexParam(metric_type=metric, m=16, ef_construction=200)
+        schema = zvec.CollectionSchema(
+            name="rows",
+            fields=[zvec.FieldSchema(n, zvec.DataType.DOUBLE) for n in ("dice", "rank")],
+            vectors=[zvec.VectorSchema("v", zvec.DataType.VECTOR_FP32, data.train.shape[1], index)],
+        )
+        self._rows = zvec.create_and_open(path=str(folder / "zvec"), schema=schema)
+        for start in range(0, len(data.train), 1000):
+            stop = min(start + 1000, len(data.train))
+            self._rows.insert([
+                zvec.Doc(
+                    id=str(i), vectors={"v": data.train[i].tolist()},
+                    fields={"dice": rows.dice[i], "rank": rows.rank[i]},
+                )
+                for i in range(start, stop)
+            ])  # fmt: skip
+        self._rows.optimize()
+
+    def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
+        asked = self._zvec.VectorQuery(
+            field_name="v", vector=query.tolist(), param=self._zvec.HnswQueryParam(ef=beam)
+        )
+        found = self._rows.query(asked, topk=K, filter=f"{column} < {share}")
+        return [int(doc.id) for doc in found]
+
+
+LIBRARIES = {
+    "vecdb": Vecdb, "scan": Scan, "hnswlib": Hnswlib, "faiss": Faiss, "lancedb": Lancedb,
+    "zvec": Zvec,
+}  # fmt: skip
+
+
+class Subject:
+    """One library in its process, timed query by query."""
+
+    def __init__(self, name: str, source: str) -> None:
+        self._rows = rows_of(source)
+        self._folder = TemporaryDirectory()
+        self._library: Library = LIBRARIES[name](self._rows, Path(self._folder.name))
+
+    def run(self, kind: str, share: float) -> dict[int, tuple[list[list[int]], list[float]]]:
+        """For each beam the answers to the kind's queries and the seconds of each; fewer than all
+        queries when time runs out."""
+        column, _ = self._rows.column(kind)
+        found = {}
+        for beam in self._library.beams:
+            answers: list[list[int]] = []
+            seconds: list[float] = []
+            self._library.search(self._rows.data.test[-1], column, share, beam)  # masks, caches
+            for query in self._rows.data.test[self._rows.queries[kind]]:
+                started = time.perf_counter()
+                ids = self._library.search(query, column, share, beam)
+                seconds.append(time.perf_counter() - started)
+                answers.append([int(i) for i in ids if i >= 0])
+                if sum(seconds) > SECONDS:
+                    break
+            found[beam] = answers, seconds
+        return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("source")
+    parser.add_argument("libraries", nargs="*", choices=[[], *LIBRARIES])
+    asked = parser.parse_args()
+    names = asked.libraries or list(LIBRARIES)
+    report = Report(f"filters-{asked.source}", names)
+    rows = rows_of(asked.source)
+    points = list(measure(report, rows, asked.source, names))
+    for kind in KINDS:
+        for share in SHARES:
+            report.line(best=kind, share=share, qps=best(points, kind, share))
+    plot(points, OUT / f"filters-{asked.source}.png", asked.source)
+
+
+def measure(report: Report, rows: Rows, source: str, names: list[str]) -> Iterator[dict[str, Any]]:
+    """One point per library, filter and beam."""
+    with Contest(report, Subject, names, source) as contest:
+        for kind in KINDS:
+            for share in SHARES:
+                truth = nearest(rows, kind, share)
+                for name, beams in contest.round("run", kind, share):
+                    for beam, (answers, seconds) in beams.items():
+                        point = {
+                            "kind": kind, "share": share, "library": name, "beam": beam,
+                            "recall": recall(rows, kind, answers, truth),
+                            "qps": 1 / float(np.median(seconds)),
+                            "short": sum(
+                                len(ids) < int(np.isfinite(true).sum())
+                                for ids, true in zip(answers, truth, strict=False)
+                            ),
+                        }  # fmt: skip
+                        report.line(**point)
+                        yield point
+
+
+def nearest(rows: Rows, kind: str, share: float) -> npt.NDArray[np.float64]:
+    """Distances (queries, K) of the true neighbours among the rows that pass, padded with inf."""
+    passing = rows.data.train[rows.column(kind)[1] < share].astype(np.float64)
+    found = np.full((QUERIES, K), np.inf)
+    for i, query in enumerate(rows.data.test[rows.queries[kind]].astype(np.float64)):
+        closest = np.sort(_distances(rows.data, query, passing))[:K]
+        found[i, : len(closest)] = closest
+    return found
+
+
+def recall(
+    rows: Rows, kind: str, answers: list[list[int]], truth: npt.NDArray[np.float64]
+) -> float:
+    """Share of the true neighbours found, counted by distance so that ties cost nothing."""
+    hits = wanted = 0
+    for number, ids, true in zip(rows.queries[kind], answers, truth, strict=False):
+        there = int(np.isfinite(true).sum())
+        wanted += there
+        if ids and there:
+            query = rows.data.test[number].astype(np.float64)
+            away = _distances(rows.data, query, rows.data.train[ids].astype(np.float64))
+            hits += min(there, int((away <= true[there - 1] * (1 + 1e-6) + 1e-9).sum()))
+    return hits / wanted if wanted else 1.0
+
+
+def best(points: list[dict[str, Any]], kind: str, share: float) -> dict[str, float]:
+    """QPS of each library at its fastest beam with the wanted recall."""
+    found: dict[str, float] = {}
+    for point in points:
+        if (point["kind"], point["share"]) == (kind, share) and point["recall"] >= WANTED:
+            name = point["library"]
+            found[name] = max(found.get(name, 0.0), point["qps"])
+    return found
+
+
+def plot(points: list[dict[str, Any]], path: Path, title: str) -> None:
+    """QPS at the wanted recall over the share that passes, one panel per kind."""
+    try:
+        import matplotlib as mpl
+    except ModuleNotFoundError:
+        return  # the figures are in the report
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(KINDS), figsize=(15, 5), sharey=True)
+    for kind, panel in zip(KINDS, panels, strict=True):
+        for name in dict.fromkeys(point["library"] for point in points):
+            line = [(share, best(points, kind, share).get(name)) for share in SHARES]
+            shown = [(share, qps) for share, qps in line if qps]
+            if shown:
+                style = {"linewidth": 2.5} if name == "vecdb" else {"linewidth": 1, "alpha": 0.8}
+                panel.plot(*zip(*shown, strict=True), marker="o", label=name, **style)
+        panel.set(xscale="log", yscale="log", title=f"{title}: {kind}", xlabel="share that passes")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel(f"queries a second at recall@{K} >= {WANTED}, one thread")
+    panels[-1].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
