@@ -9,7 +9,7 @@ the result is the same for any number of threads.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vecdb.graph.insert import insert_rows, link_back, trim_rows
 from vecdb.graph.layout import MAX_ROWS, VERSION, Cancelled, Graph
-from vecdb.graph.repair import connect
+from vecdb.graph.repair import bridge, connect
 from vecdb.quant.neighbours import (
     BLOCK,
     HEAD,
@@ -113,6 +113,7 @@ def build(
     workers: Workers | None = None,
     progress: Callable[[int, int], None] | None = None,
     cancel: Callable[[], bool] | None = None,
+    seeds: Sequence[tuple[Graph, NDArray[np.int64]]] = (),
 ) -> Graph:
     """Build the graph of a segment's rows.
 
@@ -135,6 +136,10 @@ def build(
         Called as ``progress(rows done, rows)`` now and then.
     cancel : callable, optional
         Asked now and then; true ends the build.
+    seeds : sequence of (Graph, int64 array), optional
+        Graphs of segments that are merged into this one, each with the new number of every old row,
+        -1 for a row that is gone. The links of the one with the most rows left are kept, ways
+        through lost rows are bridged, and all other rows are inserted.
 
     Returns
     -------
@@ -160,11 +165,48 @@ def build(
     records = _Records(vectors, plan)
     order = np.random.default_rng(seed).permutation(n)
     entry = int(records.norms().argmin()) if n else 0
-    order = np.concatenate([[entry], order[order != entry]]) if n else order
     links = np.full((n, int(plan.degree * SPARE)), -1, np.int32)
     degrees = np.zeros(n, np.int32)
-    _insert(plan, records, links, degrees, order, entry)
+    kept = _keep(plan, records, links, degrees, seeds)
+    if kept.any():
+        known = np.flatnonzero(kept)
+        entry = int(known[records.norms()[known].argmin()])
+        order = order[~kept[order]]
+        _insert(plan, records, links, degrees, order, entry, len(known))
+    elif n:
+        order = np.concatenate([[entry], order[order != entry]])
+        _insert(plan, records, links, degrees, order[1:], entry, 1)
     return _finish(plan, records, links, degrees, entry, codes, seed)
+
+
+def _keep(
+    plan: _Plan,
+    records: _Records,
+    links: NDArray[np.int32],
+    degrees: NDArray[np.int32],
+    seeds: Sequence[tuple[Graph, NDArray[np.int64]]],
+) -> NDArray[np.bool_]:
+    """Take over the links of the seed with the most rows left; true for the rows that it had."""
+    kept = np.zeros(plan.rows, bool)
+    if not seeds:
+        return kept
+    graph, moved = max(seeds, key=lambda seed: int((seed[1] >= 0).sum()))
+    if len(moved) != graph.rows or (graph.rows and moved.max() >= plan.rows):
+        raise ValueError(f"a seed of {graph.rows} rows came with {len(moved)} new numbers")
+    if graph.meta["degree"] > plan.degree:
+        return kept
+    rows = np.flatnonzero(moved >= 0)
+    old_links = graph.links()
+
+    def carry(first: int, last: int) -> None:
+        bridge(
+            *records.args, old_links, moved, rows, first, last, links, degrees, plan.degree,
+            np.float32(ALPHA),
+        )  # fmt: skip
+
+    plan.each(carry, len(rows), 1024)
+    kept[moved[rows]] = True
+    return kept
 
 
 def _insert(
@@ -174,13 +216,14 @@ def _insert(
     degrees: NDArray[np.int32],
     order: NDArray[np.int64],
     entry: int,
+    done: int,
 ) -> None:
-    """Insert all rows in `order`, whose first is the entry and needs no links."""
+    """Insert the rows of `order` into a graph that has `done` rows already."""
     scratch: deque[NDArray[np.uint8]] = deque()
-    done = 1
+    before = done
     while done < plan.rows:
         count = min(BATCH, max(1, done // 10), plan.rows - done)
-        batch = order[done : done + count]
+        batch = order[done - before :][:count]
 
         def search(first: int, last: int, batch: NDArray[np.int64] = batch) -> None:
             try:

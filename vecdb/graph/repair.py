@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from vecdb.graph.insert import beam
-from vecdb.graph.keys import key_row
+from vecdb.graph.insert import beam, select
+from vecdb.graph.keys import key_row, make_key
 from vecdb.kernels.jit import jit
+from vecdb.quant.record import record_distance
 
-__all__ = ["connect", "reach"]
+__all__ = ["bridge", "connect", "reach"]
 
 ROUNDS = 8  # of connecting; one is nearly always enough
 TRIED = 32  # nearest reachable rows that are asked for a place
@@ -87,3 +88,52 @@ def connect(records, links, degrees, degree, entry, size) -> None:  # type: igno
     for _ in range(ROUNDS):
         if not _connect_once(*records, links, degrees, degree, entry, size, visited):
             return
+
+
+@jit(
+    "void(i8, i8, i8, Array(i4, 2, 'C', readonly=True), Array(i8, 1, 'C', readonly=True),"
+    " Array(i8, 1, 'C', readonly=True), i8, i8, i4[:, ::1], i4[::1], i8, f4)"
+)
+def bridge(
+    data, stride, inner, old_links, moved, rows, first, last, links, degrees, degree, alpha
+):  # fmt: skip
+    """Carry the links of old rows[first : last] over to their new numbers, moved[old] (-1: dead).
+
+    A row that loses a dead neighbour may choose among that neighbour's own neighbours instead, so
+    the ways that led through a dead row stay (FreshDiskANN's rule, Singh et al., 2021).
+    """
+    width = old_links.shape[1]
+    keys = np.empty(width * (width + 1), np.int64)
+    for i in range(first, last):
+        old, row = rows[i], moved[rows[i]]
+        count = 0
+        kept = True
+        for slot in range(width):
+            other = old_links[old, slot]
+            if other < 0:
+                continue
+            if moved[other] >= 0:
+                links[row, degrees[row]] = moved[other]
+                degrees[row] += 1
+                continue
+            kept = False
+            for further in range(width):
+                beyond = old_links[other, further]
+                if beyond >= 0 and moved[beyond] >= 0:
+                    keys[count] = moved[beyond]
+                    count += 1
+        if kept:
+            continue
+        for slot in range(degrees[row]):
+            keys[count] = links[row, slot]
+            count += 1
+        keys[:count].sort()
+        unique = 0
+        for j in range(count):
+            other = keys[j]
+            if other != row and (j == 0 or keys[j] != keys[j - 1]):
+                value = record_distance(data + other * stride, data + row * stride, inner)
+                keys[unique] = make_key(value, other)
+                unique += 1
+        keys[:unique].sort()
+        degrees[row] = select(data, stride, inner, row, keys, unique, links[row], degree, alpha)
