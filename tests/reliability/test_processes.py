@@ -118,7 +118,7 @@ def test_readers_always_see_one_moment_of_the_writer(tmp_path: Path) -> None:
     for process, (_, errors) in zip((writer, *readers), outcomes, strict=True):
         assert process.returncode == 0, errors[-3000:]
     said = map(json.loads, (tmp_path / "said").read_text().splitlines())
-    wanted = {sequence: state for sequence, state in said} | {0: []}
+    wanted = dict(said) | {0: []}
     looks, versions = 0, set()
     for out, _ in outcomes[1:]:
         count, seen = json.loads(out)

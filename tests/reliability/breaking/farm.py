@@ -40,7 +40,7 @@ class Ended:
 
     def check(self) -> list[str]:
         """The lines, of a job that should have ended well."""
-        assert self.signal == 0 and self.code == 0, f"signal {self.signal}\n{self.stderr[-4000:]}"
+        assert (self.signal, self.code) == (0, 0), f"signal {self.signal}\n{self.stderr[-4000:]}"
         return self.said
 
 

@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from breaking import inject, model
-
 import vecdb
+from breaking import inject, model
 
 Say = Callable[[str], None]
 

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from breaking import damage, inject, model
-
 import vecdb
+from breaking import damage, inject, model
 
 Say = Callable[[str], None]
 Change = list[Any]  # ["flip", name, byte, bit], ["cut", name, length], ["zero", name, page] ...

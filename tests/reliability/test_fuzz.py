@@ -1,0 +1,271 @@
+"""Hypothesis writes files and filters: a typed error or a right answer, no crash and no hang.
+
+Content is damaged behind a checksum that is made right, so that it reaches the parsers. The long
+run (``pytest -m long tests/reliability/test_fuzz.py``) does 200 times as many; with atheris
+installed it also follows the branches of the parsers.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from breaking import damage, model, probe
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import vecdb
+from vecdb.errors import VecdbError
+from vecdb.schema import Schema
+from vecdb.store import record
+from vecdb.store.manifest import Manifest
+
+EXAMPLES = 150
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from([2**63, 2**64, -1, 44, [1, 8765, "01bc81719a5e2aca"]]),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+fuzz_long = settings(
+    max_examples=200 * EXAMPLES,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+fuzz = settings(fuzz_long, max_examples=EXAMPLES, derandomize=True)  # CI tries the same each time
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("fuzz") / "store"
+    probe.build(path)
+    return path
+
+
+def mutated(draw: st.DrawFn, data: bytes) -> bytes:
+    """Some bytes overwritten, cut out, put in, or repeated."""
+    out = bytearray(data)
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, max(len(out) - 1, 0)))
+        piece = draw(
+            st.binary(min_size=1, max_size=8)
+            | st.sampled_from([b"\xff" * 4, b"\0" * 8, b"\xff" * 7 + b"\x7f", b"[" * 64, b'"'])
+        )
+        how = draw(st.sampled_from(["over", "into", "out", "twice"]))
+        if how == "over":
+            out[place : place + len(piece)] = piece
+        elif how == "into":
+            out[place:place] = piece
+        elif how == "out":
+            del out[place : place + len(piece)]
+        else:
+            out[place:place] = out[place : place + 64]
+    return bytes(out)
+
+
+mutations = st.composite(mutated)
+
+
+def replaced(draw: st.DrawFn, document: Any) -> Any:
+    """The document with one value somewhere in it replaced."""
+    if isinstance(document, dict | list) and document and draw(st.integers(0, 4)):
+        keys = list(document) if isinstance(document, dict) else list(range(len(document)))
+        key = draw(st.sampled_from(keys))
+        changed = document.copy()
+        changed[key] = replaced(draw, document[key])
+        return changed
+    return draw(JSON)
+
+
+replacements = st.composite(replaced)
+
+
+def read(path: Path) -> None:
+    """A reader of a damaged store: whatever it is, it is a typed error or a content."""
+    try:
+        with vecdb.open(path, threads=1) as col:
+            model.content(col)
+    except (VecdbError, AssertionError):
+        pass
+
+
+def manifest_case(data: st.DataObject, store: Path) -> None:
+    whole = json.loads(damage.newest_manifest(store).read_bytes().partition(b"\n")[0])
+    changed = data.draw(replacements(whole))
+    line = json.dumps(changed).encode()
+    import xxhash
+
+    encoded = line + b"\n" + xxhash.xxh3_64_hexdigest(line).encode() + b"\n"
+    try:
+        found = Manifest.decode(encoded)
+    except (ValueError, VecdbError):
+        return
+    assert isinstance(found.schema, Schema)
+
+
+def manifest_file_case(data: st.DataObject, store: Path) -> None:
+    def edit(document: dict[str, Any]) -> str:
+        return json.dumps(data.draw(replacements(document)))
+
+    work = store.parent / "work"
+    shutil.copytree(store, work)
+    try:
+        damage.edit_manifest(work, edit)
+        read(work)
+    finally:
+        shutil.rmtree(work)
+
+
+def record_case(data: st.DataObject, store: Path) -> None:
+    content = damage.records(max(store.glob("wal-*.log")))
+    schema = Schema(8, "l2", columns=pa.schema([("version", "int64"), ("tag", "string"),
+                                                ("days", pa.list_(pa.int64()))]))  # fmt: skip
+    _, kind, payload = data.draw(st.sampled_from(content))
+    kind = data.draw(st.sampled_from([kind, kind, kind, 1, 2, 3, 4, 0, 255]))
+    try:
+        record.decode(kind, memoryview(data.draw(mutations(payload))), schema)
+    except ValueError:
+        pass
+
+
+def log_case(data: st.DataObject, store: Path) -> None:
+    work = store.parent / "work"
+    shutil.copytree(store, work)
+    try:
+        log = max(work.glob("wal-*.log"))
+        content = damage.records(log)
+        place = data.draw(st.integers(0, len(content) - 1))
+        sequence, kind, payload = content[place]
+        content[place] = (sequence, kind, data.draw(mutations(payload)))
+        damage.rewrite_log(log, content)
+        read(work)
+    finally:
+        shutil.rmtree(work)
+
+
+def container_case(data: st.DataObject, store: Path) -> None:
+    work = store.parent / "work"
+    shutil.copytree(store, work)
+    try:
+        path = data.draw(st.sampled_from(sorted(work.glob("*.vdb"))))
+        container = damage.Container(path)
+        if data.draw(st.booleans()):
+            container.meta = data.draw(replacements(container.meta))
+        else:
+            name = data.draw(st.sampled_from(sorted(container.sections)))
+            container.sections[name] = data.draw(mutations(container.sections[name]))
+        container.save(work)
+        read(work)
+    finally:
+        shutil.rmtree(work)
+
+
+WORDS = st.sampled_from(
+    "AND OR NOT IN IS NULL LIKE BETWEEN ( ) , = <> != < <= > >= 'a' 'ü''' 1 -1 1e400 1.5 version "
+    'tag days nothing "version" CONTAINS % * ; -- /* */ SELECT DROP TRUE FALSE [ ] \x00 \' \\'.split(
+        " "
+    )
+)
+
+
+def filter_case(data: st.DataObject, store: Path) -> None:
+    text = data.draw(st.lists(WORDS, max_size=12).map(" ".join) | st.text(max_size=60))
+    tree = data.draw(replacements({"$and": [{"version": {"$gt": 3}}, {"tag": {"$in": ["a"]}}]}))
+    with vecdb.open(store, threads=1) as col:
+        for where in (text, tree):
+            try:
+                col.query(where=where)
+            except VecdbError:
+                pass
+
+
+CASES: list[Callable[[st.DataObject, Path], None]] = [
+    manifest_case, manifest_file_case, record_case, log_case, container_case, filter_case,
+]  # fmt: skip
+in_turn = pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+
+
+@in_turn
+@fuzz
+@given(data=st.data())
+def test_hostile_content_is_refused_or_read(
+    case: Callable[[st.DataObject, Path], None], store: Path, data: st.DataObject
+) -> None:
+    case(data, store)
+
+
+@pytest.mark.long
+@in_turn
+@fuzz_long
+@given(data=st.data())
+def test_much_hostile_content_is_refused_or_read(
+    case: Callable[[st.DataObject, Path], None], store: Path, data: st.DataObject
+) -> None:
+    case(data, store)
+
+
+def test_a_filter_that_is_too_deep_or_too_large_is_refused(store: Path) -> None:
+    deep: Any = {"version": 1}
+    for _ in range(5_000):
+        deep = {"$and": [deep]}
+    with vecdb.open(store, threads=1) as col:
+        for where in (
+            deep,
+            "(" * 5_000 + "version = 1" + ")" * 5_000,
+            "NOT " * 5_000 + "version = 1",
+            " OR ".join(["version = 1"] * 20_000),
+            {"$or": [{"version": i} for i in range(20_000)]},
+        ):
+            with pytest.raises(vecdb.FilterError):
+                col.query(where=where)
+
+
+@pytest.mark.long
+def test_atheris_finds_no_way_to_crash_the_parsers(store: Path, tmp_path: Path) -> None:
+    """Ten minutes of coverage-guided fuzzing of manifest and record decoding."""
+    pytest.importorskip("atheris", reason="atheris is not installed")
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, atheris\n"
+        "with atheris.instrument_imports():\n"
+        "    from vecdb.store import record, manifest\n"
+        "from vecdb.schema import Schema\n"
+        "from vecdb.errors import VecdbError\n"
+        "import xxhash\n"
+        "schema = Schema(4)\n"
+        "def one(data):\n"
+        "    line = data.replace(b'\\n', b' ')\n"
+        "    whole = line + b'\\n' + xxhash.xxh3_64_hexdigest(line).encode() + b'\\n'\n"
+        "    try:\n"
+        "        manifest.Manifest.decode(whole)\n"
+        "    except (ValueError, VecdbError, RecursionError):\n"
+        "        pass\n"
+        "    try:\n"
+        "        record.decode(data[0] % 6 if data else 0, memoryview(data[1:]), schema)\n"
+        "    except ValueError:\n"
+        "        pass\n"
+        "atheris.Setup(sys.argv, one)\n"
+        "atheris.Fuzz()\n"
+    )
+    line = damage.newest_manifest(store).read_bytes().partition(b"\n")[0]
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "manifest").write_bytes(line)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "-max_total_time=600", str(tmp_path / "corpus")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]

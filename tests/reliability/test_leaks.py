@@ -1,0 +1,130 @@
+"""Nothing gathers: descriptors, mappings, threads, files and memory stay flat."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from breaking import inject, model
+
+import vecdb
+
+pytestmark = pytest.mark.usefixtures("small_store")
+
+
+def held(path: Path) -> dict[str, int]:
+    """What this process holds of a store, and what lies in its folder."""
+    gc.collect()
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    links = [_target(entry) for entry in Path("/proc/self/fd").iterdir()]
+    return {
+        "descriptors": sum(link.startswith(str(path)) for link in links),
+        "maps": sum(str(path) in line for line in maps),
+        "threads": threading.active_count(),
+        "files": len(list(path.iterdir())),
+    }
+
+
+def _target(entry: Path) -> str:
+    try:
+        return str(entry.readlink())
+    except FileNotFoundError:  # the descriptor of the listing itself
+        return ""
+
+
+def resident() -> int:
+    """Bytes of this process's own memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_1_000_openings_leave_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with inject.calls(inject.NoSync()):
+        model.make(path).close()
+        before = held(path)
+        memory = 0
+        for cycle in range(1_000):
+            with vecdb.open(path, "w", threads=1) as col:
+                model.apply(col, model.Op("upsert", {cycle % 60: cycle, 100 + cycle % 7: cycle}))
+                if cycle % 10 == 0:
+                    col.optimize()
+                with vecdb.open(path, threads=1) as reader:
+                    reader.refresh()
+                    reader.search(np.ones(model.DIM, np.float32), 3)
+            if cycle == 200:
+                memory = resident()
+        assert resident() - memory < 16 << 20
+    after = held(path)
+    assert (after["descriptors"], after["maps"]) == (0, 0)
+    assert after["threads"] <= before["threads"]
+    assert after["files"] <= 12
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+def test_a_reader_that_refreshes_holds_the_newest_files_alone(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with inject.calls(inject.NoSync()), model.make(path) as col, vecdb.open(path) as reader:
+        for cycle in range(100):
+            model.apply(col, model.Op("upsert", {i: cycle for i in range(20)}))
+            col.optimize()
+            assert reader.refresh()
+            assert model.content(reader) == dict.fromkeys(range(20), cycle)
+        assert held(path)["maps"] <= 8  # two handles, each a segment and what was just replaced
+        assert held(path)["descriptors"] <= 8
+
+
+def test_views_alone_keep_a_mapping_and_the_last_one_lets_go(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    col = model.make(path)
+    model.apply(col, model.Op("add", dict.fromkeys(range(60), 1)))
+    col.flush()
+    view = col.vectors[10:20]
+    column = col.query(select="version").column("version")
+    wanted = view.copy()
+    model.apply(col, model.Op("upsert", dict.fromkeys(range(60), 2)))
+    col.optimize()
+    col.close()
+    assert np.array_equal(view, wanted)
+    assert column.to_pylist()[0] == 1
+    assert held(path)["maps"] > 0
+    del view, column
+    assert held(path)["maps"] == 0
+
+
+@pytest.mark.long
+def test_a_week_in_an_hour(tmp_path: Path) -> None:
+    """Mixed load with compaction for an hour (VECDB_TEST_SECONDS for another time): flat."""
+    stop = time.monotonic() + float(os.environ.get("VECDB_TEST_SECONDS", "3600"))
+    path = tmp_path / "store"
+    rng = random.Random(0)
+    state: model.State = {}
+    sizes: list[tuple[int, int]] = []
+    seed = 0
+    with model.make(path, sync="os") as col, vecdb.open(path) as reader:
+        while time.monotonic() < stop:
+            seed += 1
+            for op in model.plan(seed, state, 40):
+                if op.kind == "columns":
+                    continue
+                model.apply(col, op)
+                state = model.after(state, op)
+            if len(state) > 1_000:
+                gone = model.Op("delete", dict.fromkeys(rng.sample(sorted(state), 500), 0))
+                model.apply(col, gone)
+                state = model.after(state, gone)
+            reader.refresh()
+            model.check(reader, [state])
+            sizes.append((resident(), sum(p.stat().st_size for p in path.iterdir())))
+    warm = sizes[len(sizes) // 4 :]
+    half = len(warm) // 2
+    for of in (0, 1):
+        early = np.median([size[of] for size in warm[:half]])
+        late = np.median([size[of] for size in warm[half:]])
+        assert late < early * 1.2 + (8 << 20)
