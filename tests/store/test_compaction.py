@@ -10,6 +10,7 @@ import pytest
 
 from vecdb.errors import CorruptionError
 from vecdb.schema import Schema
+from vecdb.segment import fs
 from vecdb.store import compaction
 from vecdb.store.commit import new_segment as real_new_segment
 
@@ -150,9 +151,39 @@ def test_a_damaged_segment_is_never_copied_under_fresh_checksums(
     with pytest.raises(CorruptionError, match=path.name):
         store.optimize()
     assert path.exists()
-    store.append(lab.batch([300]))  # writing goes on
-    assert store.snapshot.rows == 201
+    for i in range(300, 308):
+        store.append(lab.batch([i]))  # writing goes on, and so does compaction of the others
+        store.flush()
     store.close()
+    assert path.exists()
+    assert len(lab.files("seg")) <= 1 + 2 + 3
+    store = lab.open()
+    assert store.snapshot.rows == 208
+    store.close()
+
+
+def test_a_full_disk_puts_compaction_off_and_does_not_end_it(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = lab.create()
+    store._background.stop()
+    for i in range(4):
+        store.append(lab.batch([i]))
+        store.flush()
+
+    class Full(fs.Calls):
+        @staticmethod
+        def writev(fd: int, buffers: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fs, "calls", Full())
+        assert store._compactor.step() == 60
+    assert store.state == "running"
+    assert len(lab.files("seg")) == 4
+    store.append(lab.batch([4]))
+    store.close()
+    assert len(lab.files("seg")) == 1
 
 
 def test_running_out_of_memory_in_a_merge_leaves_the_store_whole(

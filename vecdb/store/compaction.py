@@ -12,13 +12,14 @@ their place, so that no search meets a large segment without one.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from vecdb.errors import ClosedError, CorruptionError
+from vecdb.errors import ClosedError, CorruptionError, StorageError
 from vecdb.segment import Segment
 from vecdb.segment.container import Container
 from vecdb.segment.format import Header, Kind
@@ -44,6 +45,7 @@ _TIER_ROWS = 1_024  # of the lowest tier
 _SMALL_ROWS = 4_096  # merging up to here takes milliseconds: done before a store is closed
 _DEAD_SHARE = 0.2  # of deleted rows from which on a segment is rewritten
 _QUIET = 1.0  # seconds without a large batch before an index build takes the cores
+_RETRY = 60.0  # seconds until work is tried again that memory or disk had no room for
 _BACKLOG_ROWS = 1_000_000  # rows without a graph that end the wait for quiet
 
 
@@ -72,15 +74,18 @@ class Compactor:
                 return self._step()
             except _cancelled():
                 return None
-            except MemoryError:
-                _log.warning("not enough memory to compact or to build an index now")
-                return 60.0
+            except (MemoryError, StorageError) as error:
+                if self._writer.failure is not None:
+                    raise
+                _log.warning("compaction or index build put off: %s", error or "out of memory")
+                return _RETRY
 
     def merge_small(self) -> None:
         """Merge what takes only milliseconds."""
         with self._lock:
             while group := self._tier_to_merge(_SMALL_ROWS):
-                self._merge(group)
+                with self._sparing(group):
+                    self._merge(group)
 
     def optimize(self, progress: Report | None = None) -> None:
         """Merge and index everything: as few segments as caps allow, no dead rows, all graphs.
@@ -98,7 +103,10 @@ class Compactor:
             try:
                 while not self._closed and (group := self._group_to_pack()):
                     self._merge(group, index=True, progress=progress)
-                while not self._closed and (part := self._part_to_index()) is not None:
+                while not self._closed:
+                    part = self._part_to_index(self._writer.state.segments)
+                    if part is None:
+                        break
                     self._index(part, progress)
             except _cancelled():
                 pass
@@ -124,21 +132,29 @@ class Compactor:
         if self._closed:
             return None
         if group := self._tier_to_merge(SEGMENT_ROWS) or self._part_to_rewrite():
-            try:
+            with self._sparing(group):
                 self._merge(group, index=any(part.segment.indexed for part in group))
-            except CorruptionError as error:
-                self._spoiled.update(_checked_and_bad(group))
-                _log.error("left out of compaction: %s", error)
             return 0.0
-        part = self._part_to_index()
+        part = self._part_to_index(self._parts())
         if part is None:
             return None
         quiet = time.monotonic() - self._writer.last_bulk
         waiting = sum(p.live_rows for p in self._parts() if not p.segment.indexed)
         if quiet < _QUIET and waiting < _BACKLOG_ROWS:
             return _QUIET - quiet
-        self._index(part)
+        with self._sparing([part]):
+            self._index(part)
         return 0.0
+
+    @contextlib.contextmanager
+    def _sparing(self, group: list[Part]) -> Iterator[None]:
+        """Leave damaged segments of the group alone from now on, in place of an error."""
+        try:
+            yield
+        except CorruptionError as error:
+            bad = {part.segment.id for part in group if part.segment.verify_rows()}
+            self._spoiled |= bad or {part.segment.id for part in group}
+            _log.error("left out of compaction: %s", error)
 
     # -- choosing --------------------------------------------------------------------------------
 
@@ -163,13 +179,10 @@ class Compactor:
                 return [part]
         return []
 
-    def _part_to_index(self) -> Part | None:
+    @staticmethod
+    def _part_to_index(parts: Iterable[Part]) -> Part | None:
         """The largest segment that should have a graph and has none."""
-        wanting = [
-            part
-            for part in self._writer.state.segments
-            if part.data.rows >= INDEX_ROWS and not part.segment.indexed
-        ]
+        wanting = [p for p in parts if p.data.rows >= INDEX_ROWS and not p.segment.indexed]
         return max(wanting, key=lambda part: part.live_rows, default=None)
 
     def _group_to_pack(self) -> list[Part]:
@@ -255,11 +268,6 @@ def _first_that_fit(parts: Iterable[Part]) -> list[Part]:
             break
         group.append(part)
     return group
-
-
-def _checked_and_bad(group: list[Part]) -> set[int]:
-    """Numbers of the segments of a group that are damaged."""
-    return {part.segment.id for part in group if part.segment.verify()}
 
 
 def _cancelled() -> type[BaseException]:
