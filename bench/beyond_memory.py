@@ -33,6 +33,7 @@ SETTLING = 3000  # queries before the clock starts: the hot part of the store ha
 SINGLE = 1000
 BATCH = 4000
 QUERIES = 2000
+SCRATCH = 64 << 20  # beside the store: threads, results, page tables
 JUDGED = 200  # queries whose recall is computed
 
 _V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
@@ -49,7 +50,7 @@ class Limited:
 
         vecdb.warmup()
         size = sum(file.stat().st_size for file in path.iterdir())
-        limit = _usage(group) + int(share * size)
+        limit = _usage(group) + SCRATCH + int(share * size)
         _limit_file(group).write_text(str(limit))
         self._col = vecdb.open(path, threads=threads)
         self._stack = contextlib.ExitStack()

@@ -74,7 +74,7 @@ def copy_segments(path: Path, nbytes: int) -> int:
             first.rows,
             vectors=_moved(first.vectors, copy),
             ids=range(rows, rows + first.rows),
-            column=lambda name: first.column(name),
+            column=first.column,
         )
         name = names.container(Kind.INDEX, number + 1)
         header = Header(Kind.INDEX, old.uuid, number + 1, number)
@@ -116,7 +116,7 @@ class Loader:
 
             vecdb.warmup()
         elif name not in ("read", "fromfile"):
-            importlib.import_module(name.split()[0])
+            importlib.import_module(name.split(maxsplit=1)[0])
         np.zeros(1)
 
     def measure(self, queries: Floats) -> dict[str, float]:
@@ -247,7 +247,7 @@ def _peak() -> int:
     """Greatest resident memory of this process so far, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
+            return int(line.split(maxsplit=2)[1]) * 1024
     raise OSError("no VmHWM in /proc/self/status")
 
 

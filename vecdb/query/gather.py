@@ -75,7 +75,7 @@ def gather(
         return table
     inverse = np.empty(len(order), np.int64)
     inverse[order] = np.arange(len(order))
-    order_back: Any = pa.array(inverse)
+    order_back: Any = _numbers(inverse)
     return table.take(order_back)
 
 
@@ -155,7 +155,7 @@ def _take(
         if name == "vector":
             arrays.append(_vectors(data.vectors[rows]))
         else:
-            arrays.append(data.column(name).take(pa.array(rows, pa.int64())))
+            arrays.append(data.column(name).take(_numbers(rows)))
     return pa.Table.from_arrays(arrays, schema=_table_schema(snapshot.schema, names))
 
 
@@ -174,10 +174,20 @@ def _table_schema(schema: Schema, names: Sequence[str]) -> pa.Schema:
     return pa.schema(fields)
 
 
+def _numbers(values: npt.NDArray[Any]) -> Any:
+    """int64 or float32 as Arrow, zero-copy. `pa.array` would import pandas where it is installed,
+    half a second, to see whether the values are a Series."""
+    import pyarrow as pa
+
+    kind = pa.float32() if values.dtype == np.float32 else pa.int64()
+    values = np.ascontiguousarray(values)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
 def _ids(ids: npt.NDArray[Any]) -> Any:
     import pyarrow as pa
 
-    return pa.array(ids, pa.string() if ids.dtype == object else pa.int64())
+    return pa.array(ids, pa.string()) if ids.dtype == object else _numbers(ids)
 
 
 def _vectors(vectors: npt.NDArray[Any]) -> Any:
@@ -185,7 +195,7 @@ def _vectors(vectors: npt.NDArray[Any]) -> Any:
     import pyarrow as pa
 
     flat = np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), vectors.shape[1])
+    return pa.FixedSizeListArray.from_arrays(_numbers(flat), vectors.shape[1])
 
 
 def check_count(name: str, value: object, *, low: int) -> int:

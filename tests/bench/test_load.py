@@ -1,0 +1,95 @@
+"""The benchmarks of large stores, at the size of a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vecdb
+from bench import beyond_memory, load_10b, load_real, sparse
+from bench.datasets import sift_like
+
+SOLID = 4000
+DATA = sift_like(SOLID + 4 * sparse.SOWN, 20)
+ROWS = DATA.train.astype(np.float32)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """One segment of real rows with a graph."""
+    vecdb.warmup()
+    sparse.found(tmp_path / "store", ROWS[:SOLID])
+    return tmp_path / "store"
+
+
+def test_a_billion_rows_take_little_disk_and_every_real_one_is_found(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs = sparse.patches(ROWS[SOLID:])
+    for rows in (1_000_000, 1_000_000_000):
+        sown = sparse.grow(store, rows, ROWS[SOLID:], graphs)
+    logical, used = sparse.bytes_used(store)
+    assert logical > 1e12
+    assert used < 1e8
+    assert len(list(store.glob("seg-*"))) == len(list(store.glob("idx-*"))) == 5
+    opened = load_10b.Fresh(store).measure()
+    assert opened["rows"] == 1_000_000_000
+    monkeypatch.setattr(load_10b, "SOLID", SOLID)
+    monkeypatch.setattr(load_10b, "LOOKS", 5)
+    picks = np.arange(0, SOLID, 600)
+    serving = load_10b.Serving(store, sown, sparse.Sown(picks, ROWS[picks]))
+    assert serving.measure(0)["first_search_everywhere_ms"] > 0  # it checks each answer itself
+
+
+def test_rows_between_the_holes_are_as_they_were_written(store: Path) -> None:
+    sown = sparse.grow(store, 100_000_000, ROWS[SOLID:], sparse.patches(ROWS[SOLID:]))
+    with vecdb.open(store) as col:
+        table = col.get(sown.ids, vectors=True)
+        found = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, 128)
+        np.testing.assert_array_equal(found, sown.vectors)
+        hits = col.search(sown.vectors, 1)
+        np.testing.assert_array_equal(hits.ids[:, 0], sown.ids)
+        assert hits.plan.strategy == "graph"
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(file.name for file in store.iterdir())
+    graphs = sparse.patches(ROWS[SOLID : SOLID + 64])
+    with pytest.raises(OSError, match="bytes needed"):
+        sparse.grow(store, 10**15, ROWS[SOLID : SOLID + 64], graphs)
+    assert sorted(file.name for file in store.iterdir()) == before
+
+
+def test_noisy_copies_are_searched_with_the_graph_of_the_first(store: Path) -> None:
+    with vecdb.open(store) as col:
+        nbytes = col._store.snapshot.parts[0].segment.nbytes
+    assert load_real.copy_segments(store, 3 * nbytes) == 3 * SOLID
+    with vecdb.open(store) as col:
+        assert len(col) == 3 * SOLID
+        hits = col.search(ROWS[:50], 3)
+        assert (np.sort(hits.ids % SOLID, axis=1) == np.arange(50)[:, None]).mean() > 0.95
+        assert col.verify()["ok"]
+
+
+@pytest.mark.parametrize("name", ["vecdb", "read", "fromfile"])
+def test_every_way_to_load_reports_time_bytes_and_memory(store: Path, name: str) -> None:
+    figures = load_real.Loader(name, store, 1 << 30).measure(DATA.test.astype(np.float32))
+    assert figures["gb"] == pytest.approx(sum(f.stat().st_size for f in store.iterdir()) / 1e9)
+    assert figures["load_ms"] > 0
+    assert ("first_query_ms" in figures) == (name == "vecdb")
+
+
+def test_a_process_in_a_group_of_its_own_searches_within_its_limit(store: Path) -> None:
+    try:
+        with beyond_memory.control_group() as group:
+            process = beyond_memory.Apart(beyond_memory.Limited, group, store, 0.5, "off", 2)
+            figures = process.call("measure", DATA.test.astype(np.float32), 32)
+            process.close()
+    except OSError as error:
+        pytest.skip(f"no control group of our own: {error}")
+    assert figures["ids"].shape == (20, 10)
+    assert figures["qps_batch"] > 0
