@@ -173,10 +173,7 @@ def container_case(data: st.DataObject, store: Path) -> None:
 
 
 WORDS = st.sampled_from(
-    "AND OR NOT IN IS NULL LIKE BETWEEN ( ) , = <> != < <= > >= 'a' 'ü''' 1 -1 1e400 1.5 version "
-    'tag days nothing "version" CONTAINS % * ; -- /* */ SELECT DROP TRUE FALSE [ ] \x00 \' \\'.split(
-        " "
-    )
+    ["AND", "OR", "NOT", "IN", "IS", "NULL", "LIKE", "BETWEEN", "(", ")", ",", "=", "<>", "!=", "<", "<=", ">", ">=", "'a'", "'ü'''", "1", "-1", "1e400", "1.5", "version", "tag", "days", "nothing", '"version"', "CONTAINS", "%", "*", ";", "--", "/*", "*/", "SELECT", "DROP", "TRUE", "FALSE", "[", "]", "\x00", "'", "\\"]
 )
 
 

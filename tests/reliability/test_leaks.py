@@ -72,7 +72,7 @@ def test_a_reader_that_refreshes_holds_the_newest_files_alone(tmp_path: Path) ->
     path = tmp_path / "store"
     with inject.calls(inject.NoSync()), model.make(path) as col, vecdb.open(path) as reader:
         for cycle in range(100):
-            model.apply(col, model.Op("upsert", {i: cycle for i in range(20)}))
+            model.apply(col, model.Op("upsert", dict.fromkeys(range(20), cycle)))
             col.optimize()
             assert reader.refresh()
             assert model.content(reader) == dict.fromkeys(range(20), cycle)
