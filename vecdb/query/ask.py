@@ -11,6 +11,7 @@ from vecdb.batch import as_ids, as_queries
 from vecdb.errors import ArgumentError, NotFoundError, describe
 from vecdb.filter import masks
 from vecdb.query import execute, growing
+from vecdb.query.calibrate import check_target
 from vecdb.query.gather import check_count
 from vecdb.query.neighbours import vectors_of
 
@@ -57,6 +58,7 @@ def ask(
     where: Any = None,
     params: Params = None,
     ef_search: int | None = None,
+    target_recall: float | None = None,
     exact: bool = False,
     timeout: float | None = None,
     radius: float | None = None,
@@ -80,6 +82,11 @@ def ask(
     before = None
     if after is not None:
         before, allowed = _later(snapshot, after, allowed, single=single)
+    if ef_search is not None and target_recall is not None:
+        raise ArgumentError(
+            describe("target_recall", expected="no ef_search beside it", got="both",
+                     fix="target_recall chooses the beam; leave ef_search out")
+        )  # fmt: skip
     wanted = 1 if k is None else min(check_count("k", k, low=1), max(1, snapshot.rows))
     request = execute.Request(
         queries,
@@ -89,6 +96,7 @@ def ask(
         allowed,
         _radius(radius),
         execute.deadline(timeout),
+        check_target(target_recall),
     )
     return Question(request, single, group_by, k is None, before)
 

@@ -16,9 +16,10 @@ import numpy as np
 from vecdb import kernels
 from vecdb.errors import ArgumentError, describe
 from vecdb.filter.masks import live
+from vecdb.query.calibrate import beam_for
 from vecdb.query.costs import costs_of
 from vecdb.query.plan import PartPlan, Plan
-from vecdb.query.planner import ENOUGH, Choice, choose, first_beam, next_beam
+from vecdb.query.planner import ENOUGH, Choice, choose, first_beam, next_beam, walkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,8 @@ class Request:
         Rows wanted for each.
     ef_search : int or None
         Beam width, None for the default.
+    target_recall : float or None
+        Wanted recall; the beam is then chosen from the segment's calibration.
     exact : bool
         Scan whatever the cost.
     allowed : list of Allowed or None
@@ -66,6 +69,7 @@ class Request:
     allowed: Sequence[Allowed] | None = None
     radius: float = np.inf
     deadline_ns: int = 0
+    target_recall: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ def search(snapshot: Snapshot, request: Request, workers: Workers) -> Answer:
             data,
             passing.count,
             request.k,
-            request.ef_search,
+            run.beam(data),
             snapshot.schema.metric,
             exact=request.exact,
         )
@@ -145,6 +149,14 @@ class _Run:
         self.workers = workers
         self.visited = self.estimated = self.computed = 0
         self.complete = True
+
+    def beam(self, data: Segment) -> int | None:
+        """The wanted beam: as asked, or what the wanted recall takes on this segment."""
+        request = self.request
+        target = request.target_recall
+        if target is None or request.exact or not walkable(data):
+            return request.ef_search
+        return beam_for(data, self.metric, request.k, target, self.workers)
 
     def part(
         self, data: Segment, passing: Allowed, choice: Choice

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vecdb.query.costs import Costs
     from vecdb.segment import Segment
 
-__all__ = ["DEFAULT_EF", "ENOUGH", "Choice", "choose", "first_beam", "next_beam"]
+__all__ = ["DEFAULT_EF", "ENOUGH", "Choice", "choose", "first_beam", "next_beam", "walkable"]
 
 DEFAULT_EF = 64
 ENOUGH = 0.7  # share of the wanted beam that a walk must have met in matching rows
@@ -54,6 +54,11 @@ def choose(
     if scan <= min(probe, whole) or (scan < whole and probe > _PROBE_SHARE * scan):
         return Choice("scan", 0, f"a scan ({scan / 1e6:.2g} ms) costs less than a walk")
     return Choice("graph", beam, f"a walk may cost less than a scan ({scan / 1e6:.2g} ms)")
+
+
+def walkable(data: Segment) -> bool:
+    """Whether a part has a graph that can be walked now."""
+    return not _hindrance(data)
 
 
 def _hindrance(data: Segment) -> str:

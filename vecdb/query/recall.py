@@ -53,6 +53,10 @@ class Recall:
         Median milliseconds of one query, as searched and by exact scan.
     selectivity : float
         Share of the rows that pass the filter.
+    stored : bool
+        Whether the queries were rows of the collection. These are easier to find than new queries,
+        which missed 2.4 to 7 times as much on our data sets: give queries of your own where you
+        have any.
     """
 
     recall: float
@@ -64,11 +68,13 @@ class Recall:
     search_ms: float
     exact_ms: float
     selectivity: float
+    stored: bool
 
     def __str__(self) -> str:
         return (
             f"recall@{self.k} = {self.recall:.3f} (95 % interval {self.low:.3f} to "
-            f"{self.high:.3f}, {self.queries} queries, worst {self.worst:.2f}); "
+            f"{self.high:.3f}, {self.queries} "
+            f"{'stored rows' if self.stored else 'queries'}, worst {self.worst:.2f}); "
             f"{self.search_ms:.3g} ms a query, exact {self.exact_ms:.3g} ms"
         )
 
@@ -106,6 +112,7 @@ def measure(
         search_ms=_median_ms(snapshot, request, workers),
         exact_ms=_median_ms(snapshot, dataclasses.replace(request, exact=True), workers),
         selectivity=plan.selectivity,
+        stored=itself is not None,
     )
 
 
