@@ -159,6 +159,17 @@ class Segment:
                 self.on_damage()
         return self._graph
 
+    def checked_graph(self) -> Graph | None:
+        """The graph with every byte hashed and every link checked, whatever its size; None when
+        there is none or it is damaged."""
+        if self._index is None:
+            return None
+        try:
+            return open_graph(self._index, self.rows, self.schema.dim, verify=True)
+        except CorruptionError as error:
+            _log.warning("an index is built anew: %s", error)
+            return None
+
     @property
     def indexed(self) -> bool:
         """Whether there is an index that has not proved damaged."""

@@ -19,8 +19,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vecdb.errors import ClosedError, CorruptionError, StorageError
-from vecdb.segment import Segment
+from vecdb.segment import Segment, bitmap
 from vecdb.segment.container import Container
 from vecdb.segment.format import Header, Kind
 from vecdb.segment.index import write_index
@@ -29,6 +31,9 @@ from vecdb.store.commit import Edit, commit, new_segment
 from vecdb.store.snapshot import Part
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from vecdb.graph import Graph
     from vecdb.progress import Report
     from vecdb.store.writer import Writer
     from vecdb.workers import Workers
@@ -205,7 +210,7 @@ class Compactor:
         added = new_segment(self._writer, group) if rows else None
         try:
             if added is not None and index and rows >= INDEX_ROWS:
-                segment = self._with_index(added.segment, progress)
+                segment = self._with_index(added.segment, _seeds(group), progress)
                 added = Part(segment, None, rows, added.bounds)
             removed = frozenset(part.segment.id for part in group)
             commit(self._writer, Edit(removed=removed, added=added, sources=tuple(group)))
@@ -218,11 +223,12 @@ class Compactor:
     def _index(self, part: Part, progress: Report | None = None) -> None:
         """Give a segment a graph."""
         part.segment.check_vectors()
-        commit(self._writer, Edit(indexed=self._with_index(part.segment, progress)))
+        commit(self._writer, Edit(indexed=self._with_index(part.segment, [], progress)))
 
     def _with_index(
         self,
         segment: Segment,
+        seeds: list[tuple[Graph, npt.NDArray[np.int64]]],
         progress: Report | None,
     ) -> Segment:
         from vecdb import graph, kernels
@@ -239,6 +245,7 @@ class Compactor:
             workers=self._workers,
             progress=progress,
             cancel=self._gives_up,
+            seeds=seeds,
         )
         writer = self._writer
         number = writer.take_file_number()
@@ -268,6 +275,22 @@ def _first_that_fit(parts: Iterable[Part]) -> list[Part]:
             break
         group.append(part)
     return group
+
+
+def _seeds(group: list[Part]) -> list[tuple[Graph, npt.NDArray[np.int64]]]:
+    """The graphs of merged segments, each with the new row of every old one, -1 where deleted."""
+    seeds = []
+    base = 0
+    for part in group:
+        graph = part.segment.checked_graph()
+        if graph is not None:
+            moved = np.arange(base, base + part.data.rows)
+            if part.live is not None:
+                moved = np.full(part.data.rows, -1, np.int64)
+                moved[bitmap.rows_of(part.live)] = np.arange(base, base + part.live_rows)
+            seeds.append((graph, moved))
+        base += part.live_rows
+    return seeds
 
 
 def _cancelled() -> type[BaseException]:
