@@ -1,0 +1,97 @@
+"""Names, links, permissions, content: what a store may and may not do to its machine."""
+
+from __future__ import annotations
+
+import os
+import pickletools
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from breaking import model, probe
+
+import vecdb
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("security") / "store"
+    probe.build(path)
+    return path
+
+
+def test_only_the_owner_may_look_into_a_store(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with model.make(tmp_path / "store") as col:
+            model.apply(col, model.Op("add", dict.fromkeys(range(50), 1)))
+            col.flush()
+            col.delete([1])
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "store").stat().st_mode) == 0o700
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "store").iterdir()}
+    assert set(modes.values()) == {0o600}, modes
+
+
+@pytest.mark.parametrize("kind", ["MANIFEST", "seg", "idx", "del", "wal", "LOCK"])
+def test_no_symbolic_link_is_followed_out_of_a_store(
+    kind: str, store: Path, tmp_path: Path
+) -> None:
+    copy, outside = tmp_path / "store", tmp_path / "outside"
+    shutil.copytree(store, copy)
+    victim = min(copy.glob(f"{kind}*"))
+    victim.rename(outside)
+    victim.symlink_to(outside)
+    before = outside.read_bytes()
+    if kind == "idx":  # derived: the answer comes from an exact scan
+        with vecdb.open(copy) as col:
+            model.check_search(col, model.content(col))
+    else:
+        with pytest.raises(vecdb.VecdbError):
+            vecdb.open(copy, "w").close()
+    assert outside.read_bytes() == before
+
+
+def test_files_of_others_in_the_folder_are_left_alone(store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    names = ["notes.txt", "seg-1.vdb", "seg-00000001.vdb.bak", "MANIFEST-old", "wal-x.log"]
+    for name in names:
+        (copy / name).write_text("mine")
+    with vecdb.open(copy, "w") as col:
+        model.content(col)
+        col.optimize()
+    assert [(copy / name).read_text() for name in names] == ["mine"] * len(names)
+
+
+def test_a_store_holds_no_pickle_and_no_code(store: Path) -> None:
+    for path in store.iterdir():
+        data = path.read_bytes()
+        assert b"\x80\x04\x95" not in data
+        assert b"\x80\x05\x95" not in data
+        with pytest.raises(ValueError):  # noqa: PT011 - whatever pickletools dislikes about it
+            list(pickletools.genops(data))
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_vecdb_opens_no_socket_and_starts_no_program(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; "
+        "from breaking import probe, model; import vecdb; p = Path(sys.argv[2]); probe.build(p); "
+        "c = vecdb.open(p, 'w'); s = model.content(c); model.check_search(c, s); c.optimize(); "
+        "c.close(); print(len(s))"
+    )
+    done = subprocess.run(
+        ["strace", "-f", "-qq", "-o", str(tmp_path / "trace"),
+         "-e", "trace=socket,connect,bind,sendto,execve",
+         sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "store")],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    calls = [line for line in (tmp_path / "trace").read_text().splitlines() if "(" in line]
+    assert len(calls) == 1, calls  # the interpreter's own start
+    assert "execve(" in calls[0]
