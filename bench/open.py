@@ -63,9 +63,8 @@ class Opened:
     def measure(self, seed: int) -> dict[str, float]:
         """Milliseconds to open, to get 1,000 rows twice, to search once."""
         rng = np.random.default_rng(seed)
-        ids, others = rng.choice(
-            self._rows, (2, min(1000, self._rows // 2)), replace=False
-        ).tolist()
+        count = min(1000, self._rows // 2)
+        ids, others = rng.choice(self._rows, (2, count), replace=False).tolist()
         query = rng.standard_normal(self._dim, dtype=np.float32)
         marks = [time.perf_counter()]
         self._store.open(self._path)
