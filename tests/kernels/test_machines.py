@@ -19,10 +19,11 @@ from vecdb import graph
 from vecdb.kernels import jit
 from vecdb.kernels.scan import scan
 rng = np.random.default_rng(0)
-rows, queries = rng.standard_normal((60, 40)).astype("f4"), rng.standard_normal((3, 40)).astype("f4")
+rows = rng.standard_normal((60, 40)).astype("f4")
+queries = rng.standard_normal((3, 40)).astype("f4")
 found = []
 for metric in ("l2", "cosine", "ip"):
-    built = graph.build(rows, metric, ef_construction=16, codes=2)
+    built = graph.build(rows, metric, ef_construction=16, codes="2bit")
     found.append(graph.search(built, rows, queries, 5, 60, metric=metric).rows)
     found.append(scan(rows, queries, 5, metric)[0])
 np.save(sys.argv[1], np.stack(found))

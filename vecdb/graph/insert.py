@@ -98,7 +98,8 @@ def beam(data, stride, inner, links, degrees, entry, row, pool, size, visited):
 
 
 @jit(
-    f"void({_RECORDS}, i4[:, ::1], i4[::1], i8, Array(i8, 1, 'C', readonly=True), i8, i8, f4, u1[::1])"
+    f"void({_RECORDS}, i4[:, ::1], i4[::1], i8, Array(i8, 1, 'C', readonly=True), i8, i8, f4,"
+    " u1[::1])"
 )
 def insert_rows(data, stride, inner, links, degrees, entry, rows, size, degree, alpha, visited):
     """Find and write the links of new rows, which nothing links to yet."""

@@ -4,12 +4,14 @@ Arrays of the layout ``rows`` (n = rows, offsets in bytes of a row):
 
 | name | dtype, shape | content |
 |---|---|---|
-| ``rows`` | uint8 (n, stride) | ``record`` (:mod:`vecdb.quant.record`), then blocks of 32 neighbours (:mod:`vecdb.quant.neighbours`), the whole a multiple of 64 |
+| ``rows`` | uint8 (n, stride) | a record, then blocks of neighbours |
 | ``mean`` | float32 (inner,) | centre of the inner space |
 | ``matrix`` | uint8 (dims16 / 16, groups, 64) | the projection of the neighbour codes |
 | ``scales`` | float32 (dims16,) | its rows' scales |
 
-``meta`` holds the numbers that these shapes don't say; see :data:`META`.
+A record is what :mod:`vecdb.quant.record` says, a block of 32 neighbours what
+:mod:`vecdb.quant.neighbours` says; both are multiples of 64 bytes. ``meta`` holds the numbers that
+these shapes don't say; see :data:`META`.
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ from vecdb.quant.space import Space
 
 __all__ = ["Cancelled", "Graph"]
 
-META = {"version": int, "metric": str, "entry": int, "degree": int, "dims": int, "bits": int, "radius": float,
-        "add_unit": float, "res_unit": float}  # fmt: skip
+META = {
+    "version": int, "metric": str, "entry": int, "degree": int, "dims": int, "bits": int,
+    "radius": float, "add_unit": float, "res_unit": float,
+}  # fmt: skip
 VERSION = 1
 MAX_ROWS = (1 << 31) - 1  # a key of the search pool has 31 bits for the row
 
@@ -102,17 +106,17 @@ class Graph:
     @property
     def inner(self) -> int:
         """Dimensions of the inner space."""
-        return len(self.arrays["mean"])
+        return int(self.arrays["mean"].shape[0])
 
     @property
     def stride(self) -> int:
         """Bytes of a node's row."""
-        return self.arrays["rows"].shape[1]
+        return int(self.arrays["rows"].shape[1])
 
     @property
     def record(self) -> int:
         """Bytes of a node's own record, after which its blocks begin."""
-        return record_bytes(self.inner)
+        return int(record_bytes(self.inner))
 
     @property
     def chunks(self) -> int:
@@ -202,10 +206,10 @@ class Graph:
 
 def _check_meta(meta: dict[str, Any], rows: int) -> None:
     for name, kind in META.items():
-        value = meta.get(name)
+        value: Any = meta.get(name)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"graph meta {name!r}: a {kind.__name__} expected, got {value!r}")
-        if kind is float and not (math.isfinite(value) and value >= 0):
+        if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"graph meta {name!r}: out of range, {value!r}")
     if meta["version"] != VERSION:
         raise ValueError(f"graph version {meta['version']} is not {VERSION}")

@@ -39,7 +39,7 @@ def reach(links, degree, entry, reached, stack):
 
 @jit("b1(i4[:, ::1], i4[::1], i4[::1], i8, i8, i8)")
 def _give_place(links, degrees, incoming, node, row, degree):
-    """Link `node` to `row`: in a free slot, else instead of its farthest link with other ways in."""
+    """Link `node` to `row`: in a free slot, else for its farthest link with other ways in."""
     if degrees[node] < degree:
         links[node, degrees[node]] = row
         degrees[node] += 1

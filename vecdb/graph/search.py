@@ -1,4 +1,4 @@
-"""Searching a graph: arguments checked once, scratch borrowed, one kernel call per block of queries."""
+"""Searching a graph: arguments checked once, scratch borrowed, a kernel call per block."""
 
 from __future__ import annotations
 

@@ -124,8 +124,8 @@ def cache_folder() -> str | None:
     """
     package = Path(__file__).parent.parent
     digest = hashlib.blake2b(digest_size=8)
-    for folder in ("kernels", "quant", "graph"):
-        for source in sorted((package / folder).glob("*.py")):
+    for part in ("kernels", "quant", "graph"):
+        for source in sorted((package / part).glob("*.py")):
             digest.update(source.read_bytes())
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     chosen = os.environ.get("NUMBA_CACHE_DIR")

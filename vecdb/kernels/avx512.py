@@ -1,7 +1,8 @@
 """The leaves of every kernel, for CPUs with AVX-512 (VBMI and VNNI).
 
 :mod:`vecdb.kernels.portable` has the same functions, one for one, in plain numba: it is the path
-for other CPUs and the oracle of the tests. All take addresses (:mod:`vecdb.kernels.memory` says why).
+for other CPUs and the oracle of the tests. All take addresses, for the reason that
+:mod:`vecdb.kernels.memory` gives.
 """
 
 from __future__ import annotations
@@ -12,10 +13,46 @@ import numpy as np
 
 from vecdb.kernels.jit import jit
 from vecdb.kernels.vector import (
-    add_f32, add_i32, address, and_u8, below_i32, bits, blend_u8, dpbusd, even_i64, fma, head_f16,
-    head_f32, load_f16, load_f32, load_i64, load_u8, max_f32, max_i64, min_i64, mul_f32, or_u8,
-    permute_u8, prefetch, read_f32, read_i64, repeat_flipped, shift_u8, splat_f32, splat_i64, splat_u8, store_f32, store_i64,
-    store_u8x16, sub_f32, sum_f32, sum_i32, to_f32, trailing_zeros, xor_u8, zero_i32,
+    add_f32,
+    add_i32,
+    address,
+    and_u8,
+    below_i32,
+    bits,
+    blend_u8,
+    dpbusd,
+    even_i64,
+    fma,
+    head_f16,
+    head_f32,
+    load_f16,
+    load_f32,
+    load_i64,
+    load_u8,
+    max_f32,
+    max_i64,
+    min_i64,
+    mul_f32,
+    or_u8,
+    permute_u8,
+    prefetch,
+    read_f32,
+    read_i64,
+    repeat_flipped,
+    shift_u8,
+    splat_f32,
+    splat_i64,
+    splat_u8,
+    store_f32,
+    store_i64,
+    store_u8x16,
+    sub_f32,
+    sum_f32,
+    sum_i32,
+    to_f32,
+    trailing_zeros,
+    xor_u8,
+    zero_i32,
 )  # fmt: skip
 
 __all__ = [
@@ -50,7 +87,7 @@ def _head(half: bool, at: int, count: int) -> Any:
 
 
 @jit(inline=True)
-def _finish(metric: int, a: float, b: float, query_norm: float) -> float:
+def _finish(metric, a, b, query_norm):
     """The distance from the sums that one pass over a row gives."""
     if metric == 0:
         return a

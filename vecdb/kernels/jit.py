@@ -1,8 +1,8 @@
 """The one place that says how vecdb's kernels are compiled, and for which CPU.
 
 Every kernel is compiled when its module is imported (explicit signatures), releases the GIL, and
-is cached on disk in the folder that the gate (:mod:`vecdb.kernels`) chooses. ``fastmath`` leaves out
-``nnan`` and ``ninf``: a NaN must stay a NaN, because the code that ranks distances refuses it.
+is cached on disk in the folder that the gate (:mod:`vecdb.kernels`) chooses. ``fastmath`` leaves
+out ``nnan`` and ``ninf``: a NaN must stay a NaN, because the code that ranks distances refuses it.
 """
 
 from __future__ import annotations

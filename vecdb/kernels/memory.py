@@ -1,8 +1,8 @@
 """Reading and writing memory by address, for kernels.
 
 Leaves take addresses, not arrays: numba counts references for every array that is passed on, with
-atomic instructions, and in a leaf of 15 ns that was three quarters of the time. The caller keeps the
-arrays alive. Under ``NUMBA_DISABLE_JIT=1`` the same functions go through ctypes.
+atomic instructions, and in a leaf of 15 ns that was three quarters of the time. The caller keeps
+the arrays alive. Under ``NUMBA_DISABLE_JIT=1`` the same functions go through ctypes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,16 @@ import numpy as np
 from vecdb.kernels.jit import INTERPRETED
 
 __all__ = [
-    "address", "read_f32", "read_i32", "read_i64", "read_u16", "read_u8", "write_f32", "write_i32",
-    "write_i64", "write_u8",
+    "address",
+    "read_f32",
+    "read_i32",
+    "read_i64",
+    "read_u8",
+    "read_u16",
+    "write_f32",
+    "write_i32",
+    "write_i64",
+    "write_u8",
 ]  # fmt: skip
 
 if INTERPRETED:

@@ -47,7 +47,7 @@ def pool_key(value, row):
 
 @jit("f4(i8, i8)")
 def query_norm(query, dim):
-    """Norm of the float32 query at an address; every path takes this one, so all agree to the bit."""
+    """Norm of the float32 query at an address; all paths take it, and so agree to the bit."""
     return np.sqrt(-distance(2, False, query, query, dim, np.float32(1)))
 
 

@@ -19,11 +19,57 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 __all__ = [
-    "F32", "I32", "I64", "U8", "add_f32", "add_i32", "add_i64", "address", "and_u8", "below_f32", "below_i32",
-    "bits", "blend_u8", "dpbusd", "even_i64", "fma", "head_f16", "head_f32", "load_f16", "load_f32", "load_i64", "load_u8",
-    "max_f32", "max_i64", "min_i64", "mul_f32", "or_u8", "permute_u8", "prefetch", "repeat_flipped", "shift_u8",
-    "splat_f32", "splat_i64", "splat_u8", "store_f32", "store_i64", "store_u8", "store_u8x16",
-    "sub_f32", "sum_f32", "sum_i32", "to_f32", "trailing_zeros", "xor_u8", "zero_i32",
+    "F32",
+    "I32",
+    "I64",
+    "U8",
+    "add_f32",
+    "add_i32",
+    "address",
+    "and_u8",
+    "below_i32",
+    "bits",
+    "blend_u8",
+    "dpbusd",
+    "even_i64",
+    "fma",
+    "head_f16",
+    "head_f32",
+    "load_f16",
+    "load_f32",
+    "load_i64",
+    "load_u8",
+    "max_f32",
+    "max_i64",
+    "min_i64",
+    "mul_f32",
+    "or_u8",
+    "permute_u8",
+    "prefetch",
+    "read_f32",
+    "read_i32",
+    "read_i64",
+    "read_u8",
+    "read_u16",
+    "repeat_flipped",
+    "shift_u8",
+    "splat_f32",
+    "splat_i64",
+    "splat_u8",
+    "store_f32",
+    "store_i64",
+    "store_u8x16",
+    "sub_f32",
+    "sum_f32",
+    "sum_i32",
+    "to_f32",
+    "trailing_zeros",
+    "write_f32",
+    "write_i32",
+    "write_i64",
+    "write_u8",
+    "xor_u8",
+    "zero_i32",
 ]  # fmt: skip
 
 _F32, _I8, _I16, _I32, _I64 = (
@@ -100,7 +146,7 @@ def _store(builder: Any, at: Any, value: Any) -> None:
     builder.store(value, builder.inttoptr(at, value.type.as_pointer()), align=1)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def address(_ctx: Any, array: Any) -> Any:
     """Address of an array's first byte."""
 
@@ -168,12 +214,6 @@ def load_i64(builder: Any, at: Any) -> Any:
 @_operation(types.void, types.int64, F32)
 def store_f32(builder: Any, at: Any, x: Any) -> Any:
     """Store 16 floats."""
-    return _store(builder, at, x)
-
-
-@_operation(types.void, types.int64, U8)
-def store_u8(builder: Any, at: Any, x: Any) -> Any:
-    """Store 64 bytes."""
     return _store(builder, at, x)
 
 
@@ -261,16 +301,10 @@ def sum_f32(builder: Any, x: Any) -> Any:
     )
 
 
-@_operation(types.int64, F32, F32)
-def below_f32(builder: Any, x: Any, y: Any) -> Any:
-    """A bit per lane: x < y (false for NaN)."""
-    return builder.zext(builder.bitcast(builder.fcmp_ordered("<", x, y), _I16), _I64)
-
-
 # --- integers -------------------------------------------------------------------------------
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def zero_i32(_ctx: Any) -> Any:
     """16 zeros."""
     return I32(), lambda _context, _builder, _signature, _values: ir.Constant(I32.ir, None)
@@ -311,12 +345,6 @@ def bits(builder: Any, x: Any) -> Any:
 def splat_i64(builder: Any, x: Any) -> Any:
     """The same integer in all 8 lanes."""
     return _splat(builder, x, I64.ir)
-
-
-@_operation(I64, I64, I64)
-def add_i64(builder: Any, x: Any, y: Any) -> Any:
-    """x + y."""
-    return builder.add(x, y)
 
 
 @_operation(I64, I64, I64)

@@ -1,6 +1,7 @@
 """Neighbour codes: the 32 neighbours of a node, estimated from a few bytes each in the node's row.
 
-For a query q, a node c and its neighbour x = c + r, ``|q - x|^2 = |q - c|^2 + |r|^2 - 2 <q - c, r>``.
+For a query q, a node c and its neighbour x = c + r,
+``|q - x|^2 = |q - c|^2 + |r|^2 - 2 <q - c, r>``.
 The first term is exact when the node is expanded; of the last, r is coded after RaBitQ (Gao & Long,
 SIGMOD 2024) and SymphonyQG (SIGMOD 2025): r is projected to the dimensions in which neighbours
 differ most, rotated there, and each coordinate is rounded to 1, 2 or 4 bits, a code o. With
@@ -15,7 +16,10 @@ A block holds 32 neighbours:
 | 128 | int32 row numbers, -1 for an empty slot |
 | 64 | float16 fadd / add_unit, infinity for an empty slot |
 | 64 | float16 fres / res_unit |
-| 64 x chunks | codes: byte j of a chunk holds nibble-subspace j % 4 of neighbour j // 4 (low) and of neighbour 16 + j // 4 (high); a nibble holds 4 / bits dimensions |
+| 64 x chunks | codes |
+
+A nibble holds the codes of 4 / bits dimensions. Byte j of a chunk holds nibble j % 4 of the chunk's
+four for neighbour j // 4 in its low half and for neighbour 16 + j // 4 in its high half.
 """
 
 from __future__ import annotations
@@ -67,7 +71,8 @@ class Projection:
 
 def principal(residuals: NDArray[np.float32]) -> NDArray[np.float32]:
     """Directions of (m, inner) residuals as columns, those of the greatest spread first."""
-    return np.linalg.eigh(residuals.T @ residuals)[1][:, ::-1].astype(np.float32)
+    vectors: NDArray[np.float32] = np.linalg.eigh(residuals.T @ residuals)[1]
+    return vectors[:, ::-1].astype(np.float32)
 
 
 def choose_codes(
@@ -109,7 +114,10 @@ def choose_codes(
 
 
 def _units(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+    units: NDArray[np.float32] = rows / np.maximum(
+        np.linalg.norm(rows, axis=1, keepdims=True), 1e-30
+    )
+    return units
 
 
 def fit_projection(basis: NDArray[np.float32], dims: int, seed: int) -> Projection:
