@@ -180,8 +180,8 @@ def _numbers(values: npt.NDArray[Any]) -> Any:
     import pyarrow as pa
 
     kind = pa.float32() if values.dtype == np.float32 else pa.int64()
-    values = np.ascontiguousarray(values)
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+    buffer = pa.py_buffer(np.ascontiguousarray(values).data)
+    return pa.Array.from_buffers(kind, len(values), [None, buffer])
 
 
 def _ids(ids: npt.NDArray[Any]) -> Any:
