@@ -67,12 +67,14 @@ class _Repair:
 
     def manifest(self) -> Manifest | None:
         """The newest manifest that can be read."""
-        numbers = (names.number_of(name, "MANIFEST") for name in self.directory.names())
-        for generation in sorted((n for n in numbers if n is not None), reverse=True):
+        numbers = self._numbers("MANIFEST")
+        for generation in reversed(numbers):
             try:
                 return read_manifest(self.directory, generation)
             except CorruptionError as error:
                 self.lose(error, "what this generation changed")
+        if not numbers:
+            self.lose(f"{self.directory.path}: there is no manifest", "deletions it alone knew of")
         return None
 
     def named_sources(self, manifest: Manifest) -> Iterator[_Source]:
@@ -169,7 +171,11 @@ class _Repair:
     def replay(self, store: Store, manifest: Manifest | None) -> None:
         """Apply every whole record of the logs."""
         first = 0 if manifest is None else manifest.wal
-        for number in self._numbers("wal"):
+        logs = self._numbers("wal")
+        if manifest is not None and first not in logs:
+            path = self.directory.path / names.wal(first)
+            self.lose(f"{path}: the file is missing", f"every write after {manifest.sequence}")
+        for number in logs:
             if number < first:
                 continue
             try:
