@@ -28,7 +28,10 @@ def record(folder: Path, seed: int, steps: int) -> tuple[list[disk.Event], list[
     recorder = disk.Recorder(folder)
     ops = model.plan(seed, {}, steps)
     # at the end a memtable fills up while the flush of the one before takes long
-    last = [model.Op("add", dict.fromkeys(range(n, n + 30), seed)) for n in (3000, 3030, 3060)]
+    last = [
+        model.Op("add", dict.fromkeys(range(n, n + 30), seed))
+        for n in (2_000_000, 2_000_030, 2_000_060)
+    ]
 
     def run(col: vecdb.Collection, number: int, op: model.Op) -> None:
         recorder.mark(f"b {number}")

@@ -1,0 +1,192 @@
+"""Rows lost, crashes and silent wrong answers of embedded stores, under the same mishandling.
+
+    .bench-db/bin/python -m bench.reliability --stores vecdb,LanceDB,Chroma,zvec
+
+``kill``   a process adds batches of 100 rows and is killed by SIGKILL at a random moment; what was
+           acknowledged must be there when the store is opened again.
+``flip``   one random bit of the closed store's files is flipped; then every row is searched for.
+           An error is honest; another answer than before, without one, is silently wrong.
+``writers`` two processes open the store and add at the same time; one may be refused, but what was
+           acknowledged to either must be there.
+
+One JSON line per store and mishandling. Each look at a damaged store is a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.stores import STORES, Store, make_rows
+
+DIM, BATCH, ROWS = 32, 100, 500
+SLOWEST = 120.0  # seconds until a process counts as hanging
+
+
+def add(store: Store, path: Path, first: int, batches: int) -> None:
+    """In a child: add batches from an id on to a new or an existing store; say each one done."""
+    if not path.exists():
+        store.create(path, DIM)
+    else:
+        _reopen(store, path)
+    print("ready", flush=True)
+    for number in range(batches):
+        store.add(store.prepare(make_rows(first + number * BATCH, BATCH, DIM)))
+        print(first + (number + 1) * BATCH, flush=True)
+    store.close()
+
+
+def look(store: Store, path: Path, first: int, stop: int) -> None:
+    """In a child: say how many rows of an id range are there, and the answers of searches."""
+    store.open(path)
+    present = sum(_has(store, i) for i in range(first, stop))
+    queries = make_rows(0, BATCH, DIM).vectors[:20]
+    print(json.dumps([present, [store.search(query, 5) for query in queries]]), flush=True)
+    store.close()
+
+
+def _has(store: Store, identifier: int) -> bool:
+    try:
+        return store.get([identifier]) == 1
+    except LookupError:  # vecdb names missing ids by an error
+        return False
+
+
+def _reopen(store: Any, path: Path) -> None:
+    """Open to write (the protocol's own `open` reads where a store makes a difference)."""
+    if hasattr(store, "sync"):
+        import vecdb
+
+        if type(store).__name__.startswith("Vecdb"):
+            store._col = vecdb.open(path, "w")
+            return
+    store.open(path)
+
+
+def child(store: str, job: str, *args: Any) -> subprocess.Popen[str]:
+    """This file in a process of its own, doing one job."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench.reliability", "--job", job, store, *map(str, args)],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
+    """Exit code (below 0: the signal it died of) and the lines; a hang ends as SIGKILL."""
+    try:
+        out, _ = process.communicate(timeout=SLOWEST)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, _ = process.communicate()
+    return process.returncode, [line for line in out.splitlines() if line.strip()]
+
+
+def kills(store: str, folder: Path, count: int, rng: random.Random) -> dict[str, int]:
+    """Rows lost over some kills, and stores that did not open."""
+    result = {"kills": count, "rows_acknowledged": 0, "rows_lost": 0, "unopened": 0}
+    for number in range(count):
+        path = folder / f"kill-{number}"
+        process = child(store, "add", path, 0, 10_000)
+        assert process.stdout is not None
+        while (line := process.stdout.readline().strip()) and line != "ready":
+            pass
+        time.sleep(rng.uniform(0.05, 1.0))
+        process.send_signal(signal.SIGKILL)
+        said = [line for line in process.stdout.read().splitlines() if line.isdigit()]
+        process.wait()
+        acknowledged = int(said[-1]) if said else 0
+        code, lines = finished(child(store, "look", path, 0, acknowledged))
+        result["rows_acknowledged"] += acknowledged
+        if code:
+            result["unopened"] += 1
+            result["rows_lost"] += acknowledged
+        else:
+            result["rows_lost"] += acknowledged - json.loads(lines[-1])[0]
+        shutil.rmtree(path)
+    return result
+
+
+def flips(store: str, folder: Path, count: int, rng: random.Random) -> dict[str, int]:
+    """How a store takes single flipped bits."""
+    origin = folder / "origin"
+    finished(child(store, "add", origin, 0, ROWS // BATCH))
+    code, lines = finished(child(store, "look", origin, 0, ROWS))
+    if code:
+        raise SystemExit(f"{store}: the sound store can't be read")
+    sound = json.loads(lines[-1])
+    outcomes = {"flips": count, "unharmed": 0, "refused": 0, "crashed": 0, "silently_wrong": 0}
+    for number in range(count):
+        path = folder / f"flip-{number}"
+        shutil.copytree(origin, path)
+        files = [p for p in sorted(path.rglob("*")) if p.is_file() and p.stat().st_size]
+        victim = rng.choices(files, [p.stat().st_size for p in files])[0]
+        data = bytearray(victim.read_bytes())
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        victim.write_bytes(data)
+        code, lines = finished(child(store, "look", path, 0, ROWS))
+        if code < 0:
+            outcomes["crashed"] += 1
+        elif code:
+            outcomes["refused"] += 1
+        else:
+            outcomes["unharmed" if json.loads(lines[-1]) == sound else "silently_wrong"] += 1
+        shutil.rmtree(path)
+    return outcomes
+
+
+def writers(store: str, folder: Path) -> dict[str, int]:
+    """Two processes that add 1,000 rows each to one store at the same time."""
+    path = folder / "writers"
+    finished(child(store, "add", path, 0, 1))
+    both = [child(store, "add", path, first, 10) for first in (10_000, 20_000)]
+    acknowledged = lost = refused = 0
+    for first, process in zip((10_000, 20_000), both, strict=True):
+        code, lines = finished(process)
+        refused += code != 0
+        done = [int(line) for line in lines if line.isdigit()]
+        if done:
+            code, lines = finished(child(store, "look", path, first, done[-1]))
+            present = 0 if code else json.loads(lines[-1])[0]
+            acknowledged += done[-1] - first
+            lost += done[-1] - first - present
+    return {"writers_refused": refused, "rows_acknowledged": acknowledged, "rows_lost": lost}
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--job"]:
+        job, store, path, *numbers = sys.argv[2:]
+        np.seterr(all="ignore")
+        work = {"add": add, "look": look}[job]
+        work(STORES[store](), Path(path), *map(int, numbers))
+        return
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stores", default=",".join(STORES))
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--flips", type=int, default=100)
+    args = parser.parse_args()
+    for store in args.stores.split(","):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            report(store, "kill", kills(store, folder, args.kills, random.Random(0)))
+            report(store, "flip", flips(store, folder, args.flips, random.Random(0)))
+            report(store, "writers", writers(store, folder))
+
+
+def report(store: str, what: str, outcome: dict[str, int]) -> None:
+    """One JSON line."""
+    print(json.dumps({"store": store, "test": what, **outcome}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
