@@ -46,9 +46,8 @@ class Hnsw:
         Beam width of the searches that find a new node's neighbours, 8 to 4096.
     codes : str, default "auto"
         The compact codes that the traversal estimates distances from: ``"auto"`` (chosen by
-        dimension and metric from measurements), ``"1bit"``, ``"2bit"``, ``"4bit"`` (neighbour
-        codes inside each node's row: fastest), ``"int8"`` (one byte a dimension: least memory),
-        ``"none"`` (float32 throughout).
+        their measured error on the rows), ``"1bit"``, ``"2bit"`` or ``"4bit"`` a dimension, kept
+        in each node's row: more bits cost memory and find more at an equal beam.
     seed : int, default 0
         Seed of every random choice. Equal data, parameters and seed give the same graph for any
         number of threads.
@@ -63,7 +62,7 @@ class Hnsw:
         _check_int("M", self.M, 4, 64)
         _check_int("ef_construction", self.ef_construction, 8, 4096)
         _check_int("seed", self.seed, 0, 2**63 - 1)
-        check_choice("codes", self.codes, ("auto", "1bit", "2bit", "4bit", "int8", "none"))
+        check_choice("codes", self.codes, ("auto", "1bit", "2bit", "4bit"))
 
 
 @dataclasses.dataclass(frozen=True)

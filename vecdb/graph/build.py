@@ -38,8 +38,6 @@ TASK = 128  # rows of a task
 ALPHA = 1.2  # on squared distance; 1.44 lost recall at equal work
 SAMPLE = 16384  # links that the projection and its codes are fitted to
 SPARE = 1.5  # slots of a row during the build, as a multiple of the degree
-LEVEL = 8  # a level has so many times fewer rows than the one below
-LEVEL_LINKS = 8  # links that a row keeps from each level it belongs to
 CODES = {"auto": (1, 2, 4), "1bit": (1,), "2bit": (2,), "4bit": (4,)}  # bits to choose from
 
 
@@ -175,10 +173,10 @@ def build(
         known = np.flatnonzero(kept)
         entry = int(known[records.norms()[known].argmin()])
         order = order[~kept[order]]
-        _insert(plan, records, links, degrees, order, entry, known)
+        _insert(plan, records, links, degrees, order, entry, len(known))
     elif n:
         order = np.concatenate([[entry], order[order != entry]])
-        _insert(plan, records, links, degrees, order[1:], entry, order[:1])
+        _insert(plan, records, links, degrees, order[1:], entry, 1)
     return _finish(plan, records, links, degrees, entry, codes, seed)
 
 
@@ -219,14 +217,11 @@ def _insert(
     degrees: NDArray[np.int32],
     order: NDArray[np.int64],
     entry: int,
-    known: NDArray[np.int64],
+    done: int,
 ) -> None:
-    """Insert the rows of `order` into a graph that has the `known` rows already."""
+    """Insert the rows of `order` into a graph that has `done` rows already."""
     scratch: deque[NDArray[np.uint8]] = deque()
-    before = done = len(known)
-    levels = _Levels(plan, done)
-    if before > 1:
-        levels.keep(links, degrees, known)
+    before = done
     while done < plan.rows:
         count = min(BATCH, max(1, done // 10), plan.rows - done)
         batch = order[done - before :][:count]
@@ -265,88 +260,15 @@ def _insert(
             )  # fmt: skip
 
         plan.each(back, len(heads), 1024)
-        levels.restore(links, degrees, heads)
         done += count
-        if levels.due(done):
-            levels.keep(links, degrees, np.concatenate([known, order[: done - before]]))
         plan.progress(done, plan.rows)
 
     def trim(first: int, last: int) -> None:
         trim_rows(*records.args, links, degrees, first, last, plan.degree, np.float32(ALPHA))
 
     plan.each(trim, plan.rows, 1024)
-    levels.restore(links, degrees, None)
     if plan.rows:
         connect(records.args, links, degrees, plan.degree, entry, plan.beam)
-
-
-class _Levels:
-    """The hierarchy of HNSW, folded into the rows of the ground level.
-
-    The first rows in a random order are HNSW's upper levels, and the links that they had when the
-    graph was no larger are the links of such a level: the ways between far parts of the data, which
-    nearer neighbours crowd out as the graph grows. Each row of a level keeps a few of them. Without
-    them a walk misses whole clusters (recall .14 instead of 1.0 on 50 clusters of 120 rows).
-    """
-
-    def __init__(self, plan: _Plan, done: int) -> None:
-        self.degree = plan.degree
-        sizes = [plan.rows // LEVEL**power for power in range(12, 0, -1)]
-        self.sizes = [size for size in sizes if size > max(done, LEVEL_LINKS)]
-        self.kept = np.full((0, 0), -1, np.int32)
-        self.place = np.full(plan.rows, -1, np.int32)  # of a row in `kept`
-        self.members = np.zeros(0, np.int64)
-
-    def due(self, done: int) -> bool:
-        """Whether the graph has now the size of the next level."""
-        reached = bool(self.sizes) and done >= self.sizes[0]
-        while self.sizes and done >= self.sizes[0]:
-            del self.sizes[0]
-        return reached
-
-    def keep(
-        self, links: NDArray[np.int32], degrees: NDArray[np.int32], rows: NDArray[np.int64]
-    ) -> None:
-        """Note links of all rows of the graph so far: they are a level's."""
-        fresh = links[rows, :LEVEL_LINKS].copy()
-        fresh[np.arange(LEVEL_LINKS) >= degrees[rows, None]] = -1
-        # links of higher levels first; the lowest go where a row belongs to too many
-        room = self.degree - LEVEL_LINKS
-        kept = np.full((len(rows), min(room, self.kept.shape[1] + LEVEL_LINKS)), -1, np.int32)
-        old = np.flatnonzero(self.place[rows] >= 0)
-        kept[:, :LEVEL_LINKS] = fresh
-        if len(old):
-            both = np.concatenate([self.kept[self.place[rows[old]]], fresh[old]], axis=1)
-            kept[old] = both[:, : kept.shape[1]]
-        self.kept, self.members = kept, rows.copy()
-        self.place[rows] = np.arange(len(rows), dtype=np.int32)
-
-    def restore(
-        self,
-        links: NDArray[np.int32],
-        degrees: NDArray[np.int32],
-        rows: NDArray[np.int64] | None,
-    ) -> None:
-        """Put the kept links of `rows` (all for None) in front, instead of the farthest ones."""
-        rows = self.members if rows is None else rows[self.place[rows] >= 0]
-        if not len(rows):
-            return
-        kept = self.kept[self.place[rows]]
-        both = np.concatenate([kept, links[rows, : self.degree]], axis=1)
-        width = both.shape[1]
-        empty = np.arange(self.degree) >= degrees[rows, None]
-        both[:, kept.shape[1] :][empty] = -1
-        order = np.argsort(both, axis=1, kind="stable")
-        ranked = np.take_along_axis(both, order, axis=1)
-        repeated = np.zeros(both.shape, bool)
-        again = np.concatenate(
-            [np.zeros((len(rows), 1), bool), ranked[:, 1:] == ranked[:, :-1]], axis=1
-        )
-        np.put_along_axis(repeated, order, again, axis=1)
-        gone = repeated | (both < 0)
-        front = np.argsort(gone, axis=1, kind="stable")[:, : self.degree]
-        links[rows, : self.degree] = np.take_along_axis(both, front, axis=1)
-        degrees[rows] = np.minimum(width - gone.sum(axis=1), self.degree)
 
 
 def _finish(
