@@ -19,6 +19,7 @@ file, or the name of an .npz in the folder that ``VECDB_DATA`` names.
 ``ablation``        engine       each part of the engine turned off, at equal recall; share pruned
 ``build``           engine       rows per second of building an index
 ``memory``          engine       resident memory while searching
+``filters``         engine, db   QPS and recall of filtered search over selectivity, with a picture
 ``kernels``         engine       cosine at 1,024 dims against a scalar loop, numkong, simsimd
 ``compile``         engine       compiling the kernels, cold and cached; first search
 ``ingest``          db           durable ingest in batches of 1,000 x 384 with metadata

@@ -173,7 +173,9 @@ class _Run:
             rows = np.full((len(queries), k), -1, np.int64)
             distances = np.full((len(queries), k), np.inf, np.float32)
             ef, left = self._walk_filtered(data, passing, choice.beam, rows, distances)
-        if len(left) and self.complete:
+        if not self.complete:  # time is up: what there is
+            return rows, distances, ef, 0
+        if len(left):
             rows[left], distances[left] = self._scan(data, passing, queries[left])
         return rows, distances, ef, len(left)
 

@@ -1,0 +1,52 @@
+"""The figures of filtered search: truth, recall and the choice of the best beam are right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import filters
+
+
+@pytest.fixture
+def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> filters.Rows:
+    rng = np.random.default_rng(0)
+    train = rng.standard_normal((400, 5)).astype(np.float32)
+    np.savez(tmp_path / "tiny-euclidean.npz", train=train, test=train[:60] + np.float32(0.01))
+    monkeypatch.setenv("VECDB_DATA", str(tmp_path))
+    return filters.rows_of("tiny-euclidean")
+
+
+def test_favoured_queries_lie_where_the_filter_passes_and_excluded_ones_do_not(
+    rows: filters.Rows,
+) -> None:
+    # query i lies on row i, whose rank is therefore the query's own
+    nearest = rows.rank[rows.queries["favoured"][:5]]
+    furthest = rows.rank[rows.queries["excluded"][-5:]]
+    assert nearest.max() < 0.2
+    assert furthest.min() > 0.8
+
+
+@pytest.mark.parametrize("kind", filters.KINDS)
+def test_brute_force_has_full_recall_and_half_of_it_half(rows: filters.Rows, kind: str) -> None:
+    share = 0.3
+    truth = filters.nearest(rows, kind, share)
+    passing = np.flatnonzero(rows.column(kind)[1] < share)
+    answers = []
+    for number in rows.queries[kind]:
+        away = ((rows.data.train[passing] - rows.data.test[number]) ** 2).sum(axis=1)
+        answers.append(passing[np.argsort(away)[: filters.K]].tolist())
+    assert filters.recall(rows, kind, answers, truth) == 1
+    halves = [ids[: filters.K // 2] for ids in answers]
+    assert filters.recall(rows, kind, halves, truth) == pytest.approx(0.5)
+
+
+def test_the_best_beam_is_the_fastest_that_reaches_the_wanted_recall() -> None:
+    points = [
+        {"kind": "random", "share": 0.1, "library": "a", "recall": recall, "qps": qps}
+        for recall, qps in [(0.9, 900.0), (0.96, 500.0), (0.99, 200.0)]
+    ]
+    assert filters.best(points, "random", 0.1) == {"a": 500.0}
+    assert filters.best(points, "random", 0.3) == {}
