@@ -211,7 +211,14 @@ class Lancedb:
 
     def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
         asked = self._table.search(query).where(f"{column} < {share}", prefilter=True)
-        return asked.ef(beam).refine_factor(3).select(["id"]).limit(K).to_arrow()["id"].to_numpy()
+        return (
+            asked.ef(beam)
+            .refine_factor(3)
+            .select(["id", "_distance"])
+            .limit(K)
+            .to_arrow()["id"]
+            .to_numpy()
+        )
 
 
 class Zvec:
