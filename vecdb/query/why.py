@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vecdb.filter.expr import And, Expr
-from vecdb.filter.masks import Allowed, allowed_by, live
+from vecdb.filter.masks import Allowed, allowed_by, live, without
 from vecdb.kernels import reference
 from vecdb.query.execute import Request, search
 from vecdb.segment import bitmap
@@ -95,7 +95,8 @@ def why(
     if not _set(allowed[part].bits, row):
         failed = _failed(snapshot, where, part, row)
         return Why(identifier, False, "filtered out", distance=float(distance), failed=failed)
-    rank = 1 + _closer(snapshot, allowed, request.queries, float(distance))
+    others = without(allowed, snapshot, parts, rows)  # a block's rounding may differ from one row's
+    rank = 1 + _closer(snapshot, others, request.queries, float(distance))
     position = _position(snapshot, request, workers, part, row)
     told = Why(identifier, position is not None, "found", position, rank, float(distance))
     if position is not None:
