@@ -20,7 +20,7 @@ from bench.engine import K
 from bench.harness import Contest, Report
 
 EF = 64
-LAYOUTS = {"vecdb": "auto", "vecdb int8": "int8", "vecdb 1bit": "1bit", "vecdb 2bit": "2bit"}
+LAYOUTS = {"vecdb": "auto", "vecdb 1bit": "1bit", "vecdb 2bit": "2bit", "vecdb 4bit": "4bit"}
 
 
 class Maker:
@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--set", default="sift-like", help="see bench/datasets.py")
     parser.add_argument("--rows", type=int, help="only the first so many rows")
-    parser.add_argument("--only", default="hnswlib,vecdb,vecdb int8", help="comma separated")
+    parser.add_argument("--only", default="hnswlib,vecdb,vecdb 1bit", help="comma separated")
     given = parser.parse_args()
     report = Report("memory", ("hnswlib",))
     names = given.only.split(",")
