@@ -213,7 +213,7 @@ def test_running_out_of_memory_leaves_the_store_whole(
             col.optimize()
         model.check(col, [state])
         col.add(model.vectors_of([7000], [1]), [7000], model.metadata_of([7000], [1]))
-    monkeypatch.undo()
+        monkeypatch.undo()
     with vecdb.open(tmp_path / "store", "w") as col:
         col.optimize()
         model.check(col, [state | {7000: 1}])
