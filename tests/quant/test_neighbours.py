@@ -60,7 +60,7 @@ def test_an_estimate_of_the_stored_codes_is_near_the_distance(bits, error):
     """Reads the rows as the layout says: |q - c|^2 + fadd + fres <o, q>, in NumPy."""
     rng = np.random.default_rng(4)
     vectors = rng.standard_normal((800, 96)).astype(np.float32)
-    built = graph.build(vectors, "l2", ef_construction=48, codes=bits)
+    built = graph.build(vectors, "l2", ef_construction=48, codes=f"{bits}bit")
     dims, at = built.meta["dims"], built.record
     rows = built.arrays["rows"]
     links = built.links()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from vecdb.errors import CorruptionError
 from vecdb.store import names
 from vecdb.store.loading import TRIES, apply_records, load, open_next_log, replay, too_fast
 from vecdb.store.state import State
@@ -36,12 +37,16 @@ class Reader:
         Two stats and one read of 32 bytes when nothing has.
         """
         with self._lock:
-            if self._replaced():
-                for log in self._logs:
-                    log.close()
-                self._load()
-                return True
-            return self._follow()
+            if not self._replaced():
+                try:
+                    return self._follow()
+                except CorruptionError:
+                    if not self._replaced():  # else a commit came between two of its reads
+                        raise
+            for log in self._logs:
+                log.close()
+            self._load()
+            return True
 
     def close(self) -> None:
         """Close the logs; snapshots stay valid."""
@@ -67,9 +72,14 @@ class Reader:
             manifest, parts, self._logs = load(self._directory, known)
             self._manifest = manifest
             self._state = State(manifest, parts)
-            replay(self._directory, manifest, self._state, self._logs)
-            if not self._replaced():
-                break
+            try:
+                replay(self._directory, manifest, self._state, self._logs)
+            except CorruptionError:
+                if not self._replaced():
+                    raise
+            else:
+                if not self._replaced():
+                    break
             for log in self._logs:
                 log.close()
         else:
