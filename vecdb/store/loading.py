@@ -78,6 +78,10 @@ def load(
     raise too_fast(directory)
 
 
+class LogGapError(CorruptionError):
+    """The next log begins later than this one ends: damage, or a commit that is on its way."""
+
+
 def too_fast(directory: Directory) -> StorageError:
     """The error for a store of which no moment could be caught."""
     return StorageError(errno.EAGAIN, f"{directory.path} changes faster than it can be opened")
@@ -96,7 +100,7 @@ def replay(directory: Directory, manifest: Manifest, state: State, logs: list[Wa
             # made for a commit that never came: no record. A log is whole when the next one begins
             if following.length() == HEADER_SIZE and not logs[-1].torn():
                 break
-            raise CorruptionError(
+            raise LogGapError(
                 describe(str(logs[-1].path), expected=f"records up to {following.first - 1}",
                          got=f"an end after {state.sequence}",
                          fix="restore it from a backup, or run `python -m vecdb repair`")

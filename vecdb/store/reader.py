@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
-from vecdb.errors import CorruptionError
 from vecdb.store import names
-from vecdb.store.loading import TRIES, apply_records, load, open_next_log, replay, too_fast
+from vecdb.store.loading import (
+    TRIES,
+    LogGapError,
+    apply_records,
+    load,
+    open_next_log,
+    replay,
+    too_fast,
+)
 from vecdb.store.state import State
 
 if TYPE_CHECKING:
@@ -15,6 +23,8 @@ if TYPE_CHECKING:
     from vecdb.store.snapshot import Snapshot
 
 __all__ = ["Pinned", "Reader"]
+
+_PATIENCE = 50  # looks at a commit that is on its way, 10 ms apart
 
 
 class Reader:
@@ -40,9 +50,8 @@ class Reader:
             if not self._replaced():
                 try:
                     return self._follow()
-                except CorruptionError:
-                    if not self._replaced():  # else a commit came between two of its reads
-                        raise
+                except LogGapError as gap:
+                    self._await_commit(gap)
             for log in self._logs:
                 log.close()
             self._load()
@@ -74,9 +83,8 @@ class Reader:
             self._state = State(manifest, parts)
             try:
                 replay(self._directory, manifest, self._state, self._logs)
-            except CorruptionError:
-                if not self._replaced():
-                    raise
+            except LogGapError as gap:
+                self._await_commit(gap)
             else:
                 if not self._replaced():
                     break
@@ -85,6 +93,15 @@ class Reader:
         else:
             raise too_fast(self._directory)
         self.published = self._state.current
+
+    def _await_commit(self, gap: LogGapError) -> None:
+        """Give a commit time to publish its manifest; raise the gap in the logs as it is after
+        that: then no commit is on its way."""
+        for _ in range(_PATIENCE):
+            if self._replaced():
+                return
+            time.sleep(0.01)
+        raise gap
 
     def _replaced(self) -> bool:
         """Whether there is a newer manifest; then logs that were to be replayed may have been
