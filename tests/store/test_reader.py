@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,8 @@ import numpy as np
 import pytest
 
 from vecdb.errors import CorruptionError, NotFoundError
-from vecdb.store import Store, memtable
+from vecdb.segment import fs
+from vecdb.store import Store, memtable, names
 
 
 def test_refresh_follows_every_kind_of_change(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +41,125 @@ def test_refresh_follows_every_kind_of_change(lab: Any, monkeypatch: pytest.Monk
     reader.refresh()
     assert not reader.refresh()
     reader.close()
+
+
+class Watched:
+    """The system calls, with a look at the folder after each one that changes it."""
+
+    def __init__(self, look: Callable[[str, Any], None]) -> None:
+        self._busy = threading.local()  # what a look does is not looked at
+        self._look = look
+        for name in [name for name in vars(fs.Calls) if not name.startswith("_")]:
+            setattr(self, name, self._wrapped(name, getattr(fs.Calls, name)))
+
+    def _wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            done = real(*args, **options)
+            created = name == "open" and args[1] & os.O_CREAT
+            changes = created or name in ("writev", "rename", "unlink")
+            if changes and not getattr(self._busy, "looking", False):
+                self._busy.looking = True
+                try:
+                    self._look(name, args)
+                finally:
+                    self._busy.looking = False
+            return done
+
+        return call
+
+
+def test_readers_at_every_step_of_every_commit_see_one_version(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is opened at each step, one refreshed at each, and some refreshed after a while."""
+    monkeypatch.setattr(memtable, "MAX_ROWS", 64)
+    store = lab.create(sync="os")
+    assert store._background is not None
+    store._background.stop()  # one thread: the steps are the same in every run
+    wanted: dict[int, dict[Any, Any]] = {}
+    latest = 0
+    looks = 0
+    followers = [(every, lab.open(), [0]) for every in (1, 2, 3, 7, 20)]
+
+    def check(reader: Store, least: int) -> int:
+        sequence = reader.snapshot.sequence
+        assert least <= sequence <= latest + 1
+        content = lab.contents(reader)
+        assert wanted.setdefault(sequence, content) == content, "one version, two contents"
+        return sequence
+
+    def look(_name: str, _args: Any) -> None:
+        nonlocal looks
+        looks += 1
+        reader = lab.open()
+        check(reader, latest)
+        reader.close()
+        for every, follower, last in followers:
+            if looks % every == 0:
+                follower.refresh()
+                last[0] = check(follower, max(last[0], latest))
+
+    steps = [
+        lambda: store.append(lab.batch(range(200))),  # straight to a segment
+        lambda: store.append(lab.batch(range(200, 400))),
+        lambda: store.append(lab.batch(range(400, 410))),
+        lambda: store.append(lab.batch(range(500, 600))),  # after a flush
+        lambda: store.append(lab.batch([700])),
+        lambda: store.delete(np.arange(10, 20)),
+        store.flush,
+        lambda: store.append(lab.batch(range(5, 150), shift=0.5), replace=True),
+        lambda: store.append(lab.batch([701])),
+        store.optimize,
+        lambda: store.append(lab.batch(range(800, 1000))),
+        lambda: store.append(lab.batch([702])),
+    ]
+    monkeypatch.setattr(fs, "calls", Watched(look))
+    for step in steps:
+        step()
+        latest = store.snapshot.sequence
+        wanted.setdefault(latest, lab.contents(store))
+        assert lab.contents(store) == wanted[latest], "readers saw another content"
+    assert looks > 90
+    monkeypatch.undo()
+    for _, follower, _ in followers:
+        follower.refresh()
+        assert lab.contents(follower) == wanted[latest]
+        follower.close()
+    lab.crash(store)
+
+
+def test_manifests_leave_in_order_whoever_commits(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a reader of the oldest sees its name and not the next one's: nothing new, it says."""
+    store = lab.create(sync="os")
+    assert store._background is not None
+    store._background.stop()
+    for first in (0, 10):
+        store.append(lab.batch(range(first, first + 10)))
+        store.flush()
+    assert store._compactor is not None
+    other = threading.Thread(target=store._compactor.optimize)
+    trouble = []
+
+    def look(name: str, args: Any) -> None:
+        if name != "unlink":
+            return
+        if other.ident is None:  # the first removal after the first commit: let another overtake
+            other.start()
+            other.join(0.3)
+        number = names.number_of(args[0], "MANIFEST")
+        older = [names.number_of(file, "MANIFEST") for file in lab.files("MANIFEST")]
+        if number is not None and min(older) < number:
+            trouble.append((args[0], older))
+
+    monkeypatch.setattr(fs, "calls", Watched(look))
+    store.append(lab.batch(range(100, 110)))
+    store.flush()
+    other.join()
+    assert not trouble
+    monkeypatch.undo()
+    store.close()
 
 
 def test_an_unchanged_segment_is_not_opened_again(lab: Any) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vecdb.errors import CorruptionError
+from vecdb.store import memtable, verify
 
 
 def test_a_torn_tail_loses_only_the_torn_record(lab: Any) -> None:
@@ -97,6 +98,52 @@ def test_a_gap_between_logs_is_an_error(lab: Any) -> None:
     for mode in ("r", "w"):
         with pytest.raises(CorruptionError, match=first.name):
             lab.open(mode)
+
+
+def test_a_lost_last_record_is_an_error_when_an_empty_log_follows(lab: Any) -> None:
+    store = lab.create()
+    store._background.stop()
+    writer: Any = store._core
+    store.append(lab.batch(range(10)))
+    first = lab.folder / "wal-00000001.log"
+    one_record = first.read_bytes()
+    store.append(lab.batch(range(10, 20)))
+    with writer.lock:
+        writer._rotate()
+    lab.crash(store)
+    for rest in (one_record, one_record[:64]):
+        first.write_bytes(rest)
+        for mode in ("r", "w"):
+            with pytest.raises(CorruptionError, match=first.name):
+                lab.open(mode)
+
+
+def test_a_large_commit_that_never_came_leaves_no_trace_and_a_lost_one_is_an_error(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memtable, "MAX_ROWS", 64)
+    store = lab.create()
+    kept = {file: (lab.folder / file).read_bytes() for file in lab.files()}
+    store.append(lab.batch(range(100)))  # straight to a segment
+    log = lab.folder / "wal-00000002.log"
+    empty = log.read_bytes()
+    store.append(lab.batch([100]))
+    full = log.read_bytes()
+    lab.crash(store)
+    for file in lab.files():
+        (lab.folder / file).unlink()
+    for file, content in kept.items():  # as before the commit's manifest was published
+        (lab.folder / file).write_bytes(content)
+    log.write_bytes(full)
+    for mode in ("r", "w"):
+        with pytest.raises(CorruptionError, match=log.name):
+            lab.open(mode)
+    log.write_bytes(empty)
+    for mode in ("r", "w", "r"):
+        assert verify(lab.folder)["ok"]
+        store = lab.open(mode)
+        assert store.snapshot.rows == 0
+        store.close()
 
 
 def test_an_interrupted_creation_can_be_repeated(lab: Any) -> None:

@@ -7,7 +7,8 @@
    published: temporary file, sync, rename, sync of the folder. The rename is the commit point.
 4. Under the lock again: deletions that came during 3 are carried over (they are in the log), the
    state is swapped, the snapshot published.
-5. Only now are files that no generation needs unlinked.
+5. Only now are files that no generation needs unlinked, the old manifest first and before another
+   commit may begin: readers tell by two names whether there is a newer one.
 
 Carrying over twice is harmless: replaying a deletion of a row that is gone deletes nothing.
 """
@@ -161,7 +162,8 @@ def commit(writer: Writer, edit: Edit) -> None:
             wal.sync()  # a snapshot is shown only when its last record is durable
             writer.publish(writer.state.renew())
             writer.lock.notify_all()
-    _remove_unused(writer, old, manifest, edit)
+        _unlink(writer, [names.manifest(old.generation)])
+    _unlink(writer, _unused(old, manifest, edit))
 
 
 def _edited(writer: Writer, edit: Edit) -> tuple[Part, ...]:
@@ -277,14 +279,17 @@ def files_of(manifest: Manifest) -> set[str]:
     return found
 
 
-def _remove_unused(writer: Writer, old: Manifest, new: Manifest, edit: Edit) -> None:
-    """Unlink what only the old generation needed, and new files whose rows have all been deleted
-    meanwhile. Readers that mapped a file keep it."""
+def _unused(old: Manifest, new: Manifest, edit: Edit) -> list[str]:
+    """Names of what only the old generation needed, and of new files whose rows have all been
+    deleted meanwhile."""
     made = [segment for segment in (edit.indexed, edit.added and edit.added.segment) if segment]
     files = files_of(old) | {file.name for segment in made for file in segment.files}
     unused = sorted(files - files_of(new))
-    unused += [names.wal(number) for number in range(old.wal, new.wal)]
-    unused.append(names.manifest(old.generation))
+    return unused + [names.wal(number) for number in range(old.wal, new.wal)]
+
+
+def _unlink(writer: Writer, unused: list[str]) -> None:
+    """Remove names; readers that mapped a file keep it."""
     for name in unused:
         try:
             writer.directory.unlink(name)

@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 
     from vecdb.segment.fs import Directory
 
-__all__ = ["TRIES", "apply_records", "load", "open_next_log", "replay", "too_fast"]
+__all__ = [
+    "TRIES",
+    "LogGapError",
+    "apply_records",
+    "first_log",
+    "load",
+    "open_next_log",
+    "replay",
+    "too_fast",
+]
 
 _log = logging.getLogger("vecdb")
 TRIES = 100  # generations that may go by while one is being opened
@@ -64,7 +73,7 @@ def load(
                 _open_part(directory, manifest, entry, known or {}) for entry in manifest.segments
             )
             advise(parts)
-            return manifest, parts, [_first_log(directory, manifest)]
+            return manifest, parts, [first_log(directory, manifest)]
         except (NotFoundError, StorageError) as error:
             missing = isinstance(error, NotFoundError) or error.errno == errno.ENOENT
             if not missing:
@@ -79,7 +88,8 @@ def load(
 
 
 class LogGapError(CorruptionError):
-    """The next log begins later than this one ends: damage, or a commit that is on its way."""
+    """A later log needs what neither the logs before it nor the manifest have. A reader whose
+    manifest has been replaced looks again; else it is damage."""
 
 
 def too_fast(directory: Directory) -> StorageError:
@@ -96,18 +106,30 @@ def replay(directory: Directory, manifest: Manifest, state: State, logs: list[Wa
             _refuse_gap(state, logs[-1])
             break
         apply_records(state, logs[-1])  # what was written before the writer moved on
-        if following.first != state.sequence + 1:
-            # made for a commit that never came: no record. A log is whole when the next one begins
-            if following.length() == HEADER_SIZE and not logs[-1].torn():
-                break
-            raise LogGapError(
-                describe(str(logs[-1].path), expected=f"records up to {following.first - 1}",
-                         got=f"an end after {state.sequence}",
-                         fix="restore it from a backup, or run `python -m vecdb repair`")
-            )  # fmt: skip
+        _refuse_gap_between(state, logs[-1], following)
+        if following.skipped:  # made for a commit that is on its way, or that never came
+            break
         state.start_memtable(following.number)
         logs.append(following)
     state.renew()
+
+
+def _refuse_gap_between(state: State, log: WalReader, following: WalReader) -> None:
+    """Raise when records are missing between two logs, or the manifest to which the second one
+    belongs: that is published before the log's first record is written."""
+    last = following.first - following.skipped - 1
+    if last != state.sequence:
+        raise LogGapError(
+            describe(str(log.path), expected=f"records up to {last}",
+                     got=f"an end after {state.sequence}",
+                     fix="restore it from a backup, or run `python -m vecdb repair`")
+        )  # fmt: skip
+    if following.skipped and following.length() > HEADER_SIZE:
+        raise LogGapError(
+            describe(str(following.path), expected=f"a manifest with the rows of {last + 1}",
+                     got=f"generation {state.generation}",
+                     fix="restore it from a backup, or run `python -m vecdb repair`")
+        )  # fmt: skip
 
 
 def _refuse_gap(state: State, log: WalReader) -> None:
@@ -157,7 +179,8 @@ def open_next_log(directory: Directory, manifest: Manifest, log: WalReader) -> W
         raise
 
 
-def _first_log(directory: Directory, manifest: Manifest) -> WalReader:
+def first_log(directory: Directory, manifest: Manifest) -> WalReader:
+    """The log that goes on where the manifest's segments end."""
     log = WalReader(directory, manifest.wal, manifest.uuid)
     if log.first != manifest.sequence + 1:
         raise CorruptionError(

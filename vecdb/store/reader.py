@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from vecdb.store import names
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from vecdb.store.snapshot import Snapshot
 
 __all__ = ["Pinned", "Reader"]
-
-_PATIENCE = 50  # looks at a commit that is on its way, 10 ms apart
 
 
 class Reader:
@@ -50,8 +47,9 @@ class Reader:
             if not self._replaced():
                 try:
                     return self._follow()
-                except LogGapError as gap:
-                    self._await_commit(gap)
+                except LogGapError:
+                    if not self._replaced():  # else a commit came between two looks
+                        raise
             for log in self._logs:
                 log.close()
             self._load()
@@ -83,8 +81,9 @@ class Reader:
             self._state = State(manifest, parts)
             try:
                 replay(self._directory, manifest, self._state, self._logs)
-            except LogGapError as gap:
-                self._await_commit(gap)
+            except LogGapError:
+                if not self._replaced():
+                    raise
             else:
                 if not self._replaced():
                     break
@@ -94,18 +93,10 @@ class Reader:
             raise too_fast(self._directory)
         self.published = self._state.current
 
-    def _await_commit(self, gap: LogGapError) -> None:
-        """Give a commit time to publish its manifest; raise the gap in the logs as it is after
-        that: then no commit is on its way."""
-        for _ in range(_PATIENCE):
-            if self._replaced():
-                return
-            time.sleep(0.01)
-        raise gap
-
     def _replaced(self) -> bool:
         """Whether there is a newer manifest; then logs that were to be replayed may have been
-        removed, and what was loaded may be older than what was seen before."""
+        removed, and what was loaded may be older than what was seen before. Two stats are enough:
+        manifests come and go in order."""
         generation = self._manifest.generation
         newer = self._directory.size(names.manifest(generation + 1)) >= 0
         return newer or self._directory.size(names.manifest(generation)) < 0

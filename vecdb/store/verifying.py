@@ -12,10 +12,9 @@ from vecdb.segment.container import Container
 from vecdb.segment.format import FileInfo, Kind
 from vecdb.segment.fs import Directory
 from vecdb.store import names
-from vecdb.store.loading import apply_records, open_next_log
+from vecdb.store.loading import first_log, replay
 from vecdb.store.manifest import Manifest, SegmentEntry, newest_generation, read_manifest
 from vecdb.store.state import State
-from vecdb.store.wal import WalReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,17 +115,11 @@ def _check_logs(directory: Directory, manifest: Manifest, report: dict[str, Any]
     """Read every record of the logs, as opening the store would."""
     state = State(manifest, ())
     try:
-        log: WalReader | None = WalReader(directory, manifest.wal, manifest.uuid)
-        while log is not None:
+        logs = [first_log(directory, manifest)]
+        replay(directory, manifest, state, logs)
+        for log in logs:
             report["files"] += 1
             report["bytes"] += log.length()
-            if log.first != state.sequence + 1:
-                raise CorruptionError(f"{log.path}: records before {log.first} are missing")
-            apply_records(state, log)
             report["torn_bytes"] += len(log.torn())
-            following = open_next_log(directory, manifest, log)
-            if following is not None:
-                state.start_memtable(following.number)
-            log = following
     except (CorruptionError, StorageError) as error:
         report["problems"].append(f"{error} (lost: writes after record {state.sequence})")

@@ -5,7 +5,7 @@
     header, 64 bytes                          record
       8  magic b"vecdbwal"                      4  magic 0x6c617776
       4  format version (1)                     4  length of the payload
-      4  zero                                   8  sequence number
+      4  skipped                                8  sequence number
      16  UUID of the store                      1  type, see record.py
       8  number of this log                     7  zero
       8  salt, random                           8  XXH3-64, seeded with the salt, over the 24
@@ -13,6 +13,8 @@
       8  XXH3-64 of the 56 bytes before            payload
 
 Sequence numbers follow each other without a gap, through one log and from one log to the next.
+`skipped` is 1 in a log that begins with a commit of rows that no log holds, which takes a sequence
+number of its own, and else 0: any other gap means that records were lost.
 The salt keeps what an older log left in reused blocks from looking like a record of this one.
 
 A log ends at the first record that is not valid. What stands behind the end is a torn tail: the
@@ -47,7 +49,7 @@ MAGIC = b"vecdbwal"
 RECORD_MAGIC = 0x6C617776
 MAX_PAYLOAD = (1 << 32) - 1
 HEADER_SIZE = 64
-_HEADER = struct.Struct("<8sI4x16sQQQ")
+_HEADER = struct.Struct("<8sII16sQQQ")
 _RECORD = struct.Struct("<IIQB7x")
 _HASH = struct.Struct("<Q")
 _CHUNK = 1 << 20  # bytes read at a time: a record of one row has 2 kB
@@ -65,12 +67,14 @@ class WalRecord(NamedTuple):
 class WalWriter:
     """Appends records to a log of its own. One thread appends; any thread may sync."""
 
-    def __init__(self, directory: Directory, number: int, store: bytes, first: int) -> None:
+    def __init__(
+        self, directory: Directory, number: int, store: bytes, first: int, skipped: int = 0
+    ) -> None:
         self.number = number
         self.sequence = first - 1  # of the last record
         self.salt = int.from_bytes(os.urandom(8), "little")
         self._file = directory.create(names.wal(number))
-        head = _HEADER.pack(MAGIC, VERSION, store, number, self.salt, first)
+        head = _HEADER.pack(MAGIC, VERSION, skipped, store, number, self.salt, first)
         self._file.write(head + _HASH.pack(xxhash.xxh3_64_intdigest(head)))
         # on disk before the first record: were half of that record on disk and the header not,
         # a write that nobody acknowledged would look like damage
@@ -138,8 +142,9 @@ class WalReader:
 
     Attributes
     ----------
-    first, salt : int
-        Sequence number of the log's first record, and its salt, from the header.
+    first, skipped, salt : int
+        Sequence number of the log's first record, how many before it stand in no log, and the
+        log's salt, from the header.
     position : int
         Where the next record begins.
     sequence : int
@@ -258,7 +263,9 @@ class WalReader:
         if len(head) < HEADER_SIZE:
             problem = f"{len(head)} bytes"
         else:
-            magic, version, uuid, number, self.salt, self.first = _HEADER.unpack_from(head)
+            magic, version, self.skipped, uuid, number, self.salt, self.first = _HEADER.unpack_from(
+                head
+            )
             digest = _HASH.unpack_from(head, _HEADER.size)[0]
             if magic != MAGIC or digest != xxhash.xxh3_64_intdigest(head[: _HEADER.size]):
                 problem = "a damaged header"
@@ -267,7 +274,9 @@ class WalReader:
                     describe(str(self.path), expected=f"version {VERSION} or older",
                              got=f"version {version}", fix="upgrade vecdb")
                 )  # fmt: skip
-            elif uuid != store or number != self.number or not 0 < self.first < 2**63:
+            elif self.skipped > 1 or not self.skipped < self.first < 2**63:
+                problem = "an impossible first record"
+            elif uuid != store or number != self.number:
                 problem = "the log of another store or place"
         if problem is not None:
             raise CorruptionError(

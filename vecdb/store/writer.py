@@ -320,14 +320,13 @@ class Writer:
         records = self.state.sequence + 1 - self.state.active.first
         return records >= _LOG_RECORDS or self.wal.length >= _LOG_BYTES
 
-    def _rotate(self) -> None:
+    def _rotate(self, skipped: int = 0) -> None:
         """Start a new log and memtable; the old ones are complete and durable from here on."""
         with self.poisoning():
             old = self.wal
             old.sync()
-            self.wal = WalWriter(
-                self.directory, old.number + 1, self.manifest.uuid, self.state.sequence + 1
-            )  # fmt: skip
+            first = self.state.sequence + 1
+            self.wal = WalWriter(self.directory, old.number + 1, self.manifest.uuid, first, skipped)
             old.close()
             self.state.start_memtable(self.wal.number)
             self.lock.notify_all()
@@ -362,5 +361,5 @@ class Writer:
                 self.state.next_id = max(self.state.next_id, int(batch.ids.max()) + 1)
             self.state.sequence += 1
             flushed = self.state.active
-            self._rotate()
+            self._rotate(skipped=1)
             commit(self, Edit(flushed=flushed, added=added))
