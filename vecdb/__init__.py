@@ -17,7 +17,7 @@ in this list::
     kernels     numba leaves: distances, scans, prefetch, heaps, visited sets; a gate that loads
                 them in the background while NumPy answers
     quant       codecs: fit, encode, estimate with an error bound
-    graph       HNSW's ground level in arrays: layout, build, search with pruning, repair
+    graph       HNSW in arrays: layout, build, search with pruning, repair
     segment     one immutable, mapped, columnar file: ids | vectors | metadata, and its index file
     store       durability: files, lock, WAL, memtable, manifest, snapshot, compaction, recovery
     filter      one typed tree in four spellings -> a bitmap per part

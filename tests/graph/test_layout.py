@@ -39,7 +39,7 @@ def test_a_graph_mapped_from_its_file_answers_as_before(built, tmp_path):
         ("version", 99), ("metric", "hamming"), ("entry", 300), ("entry", -1), ("degree", 0),
         ("degree", 33), ("degree", 1 << 30), ("bits", 3), ("dims", 0), ("dims", -16),
         ("dims", 1 << 40), ("radius", float("nan")), ("add_unit", "x"), ("res_unit", float("inf")),
-        ("entry", True), ("dims", 41),
+        ("entry", True), ("dims", 41), ("levels", -1), ("levels", 0), ("levels", 1 << 40),
     ],
 )  # fmt: skip
 def test_a_number_out_of_range_is_refused(built, name, value):
@@ -47,7 +47,7 @@ def test_a_number_out_of_range_is_refused(built, name, value):
         graph.Graph.from_arrays(built.arrays, {**built.meta, name: value}, 300, 40)
 
 
-@pytest.mark.parametrize("name", ["rows", "mean", "matrix", "scales"])
+@pytest.mark.parametrize("name", ["rows", "mean", "matrix", "scales", "upper_rows", "upper_links"])
 def test_a_section_of_a_wrong_shape_or_type_or_missing_is_refused(built, name):
     array = built.arrays[name]
     for wrong in (None, array[:-1], array.view(np.int8), array.astype(np.float64)):

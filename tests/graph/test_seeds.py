@@ -15,7 +15,7 @@ def rows(n: int) -> np.ndarray:
     return (CENTERS[RNG.integers(0, 25, n)] + RNG.standard_normal((n, 48))).astype(np.float32)
 
 
-QUERIES = rows(60)
+QUERIES = rows(200)
 
 
 def recall(built, vectors: np.ndarray) -> float:
@@ -35,7 +35,7 @@ def test_after_ten_rounds_of_churn_recall_is_that_of_a_fresh_build_and_no_row_is
         built = graph.build(vectors, "l2", ef_construction=80, seeds=[(built, moved)])
         assert built.reachable() == 2000
     fresh = graph.build(vectors, "l2", ef_construction=80)
-    assert recall(built, vectors) > recall(fresh, vectors) - 0.02
+    assert recall(built, vectors) > recall(fresh, vectors) - 0.005
 
 
 def test_the_largest_seed_keeps_its_links_and_the_others_rows_are_inserted():

@@ -1,23 +1,25 @@
 """Building a graph: batches of rows inserted into a frozen graph, then the neighbour codes.
 
-Rows come in a random order (of `seed`), beginning with the one nearest the mean, which is the entry
-of every search. A batch is at most a tenth of the graph that it is inserted into (after ParlayANN,
-PPoPP 2024): its rows search that graph in parallel, and no row's links are written by two tasks, so
-the result is the same for any number of threads.
+Rows come in a random order (of `seed`), beginning with the one nearest the mean, which is where
+every search enters the topmost level. A batch is at most a tenth of the graph that it is inserted
+into (after ParlayANN, PPoPP 2024): its rows search that graph in parallel, and no row's links are
+written by two tasks, so the result is the same for any number of threads.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.graph.insert import insert_rows, link_back, trim_rows
+from vecdb.graph.insert import insert_rows, link_back, thin_rows
 from vecdb.graph.layout import MAX_ROWS, VERSION, Cancelled, Graph
+from vecdb.graph.levels import WIDTH, level_sizes, levels_of
 from vecdb.graph.repair import bridge, connect
 from vecdb.quant.neighbours import (
     BLOCK,
@@ -164,27 +166,71 @@ def build(
         cancel or (lambda: False), -(-2 * M // BLOCK) * BLOCK, ef_construction + 7 & ~7, n,
     )  # fmt: skip
     records = _Records(vectors, plan)
+    ground = _Links(n, plan.degree)
+    kept = _keep(plan, records, ground, seeds)
+    candidates = np.flatnonzero(kept) if kept.any() else np.arange(n)
+    entry = int(candidates[records.norms()[candidates].argmin()]) if n else 0
     order = np.random.default_rng(seed).permutation(n)
-    entry = int(records.norms().argmin()) if n else 0
-    links = np.full((n, int(plan.degree * SPARE)), -1, np.int32)
-    degrees = np.zeros(n, np.int32)
-    kept = _keep(plan, records, links, degrees, seeds)
+    order = np.concatenate([[entry], order[order != entry]])[:n]
+    upper = _Upper(order)
+    done = 1
     if kept.any():
-        known = np.flatnonzero(kept)
-        entry = int(known[records.norms()[known].argmin()])
-        order = order[~kept[order]]
-        _insert(plan, records, links, degrees, order, entry, len(known))
-    elif n:
-        order = np.concatenate([[entry], order[order != entry]])
-        _insert(plan, records, links, degrees, order[1:], entry, 1)
-    return _finish(plan, records, links, degrees, entry, codes, seed)
+        _sample(plan, records, ground, kept, order[: len(upper.sample)], upper)
+        order = np.concatenate([candidates, order[~kept[order]]])
+        done = len(candidates)
+    _insert(plan, records, ground, order, done, upper)
+    _trim(plan, records, ground, upper.entry)
+    return _finish(plan, records, ground, upper, codes, seed)
+
+
+class _Links:
+    """Links of a level under construction, with spare slots that only a full row gives up."""
+
+    def __init__(self, rows: int, degree: int) -> None:
+        self.links = np.empty((rows, int(degree * SPARE)), np.int32)  # valid up to the degree
+        self.degrees = np.zeros(rows, np.int32)
+
+
+class _Upper:
+    """The upper levels, finished one by one as the graph grows past their sizes."""
+
+    def __init__(self, order: NDArray[np.int64]) -> None:
+        self.entry = int(order[0]) if len(order) else 0
+        self.sizes = level_sizes(levels_of(len(order)))
+        self.sample = order[: self.sizes.max(initial=0)].astype(np.int32)
+        self.links = np.full((int(self.sizes.sum()), WIDTH), -1, np.int32)
+        self.done = 0
+
+    def room(self, done: int) -> int:
+        """Rows that may be inserted before the next level must be taken."""
+        return int(self.sizes[self.done]) - done if self.done < len(self.sizes) else MAX_ROWS
+
+    def take(self, plan: _Plan, records: _Records, ground: _Links, order: NDArray[Any]) -> None:
+        """Make the graph of the rows `order` the next level, thinned."""
+        size = len(order)
+        chosen = np.full((size, plan.degree), -1, np.int32)
+        counts = np.zeros(size, np.int32)
+
+        def thin(first: int, last: int) -> None:
+            thin_rows(
+                *records.args, ground.links, ground.degrees, order[first:last], WIDTH,
+                np.float32(ALPHA), chosen[first:last], counts[first:last],
+            )  # fmt: skip
+
+        plan.each(thin, size, 1024)
+        places = np.empty(plan.rows, np.int32)
+        places[order] = np.arange(size, dtype=np.int32)
+        there = np.arange(WIDTH) < counts[:, None]
+        start = int(self.sizes[: self.done].sum())
+        level = self.links[start : start + size]
+        level[there] = places[chosen[:, :WIDTH][there]]
+        self.done += 1
 
 
 def _keep(
     plan: _Plan,
     records: _Records,
-    links: NDArray[np.int32],
-    degrees: NDArray[np.int32],
+    ground: _Links,
     seeds: Sequence[tuple[Graph, NDArray[np.int64]]],
 ) -> NDArray[np.bool_]:
     """Take over the links of the seed with the most rows left; true for the rows that it had."""
@@ -201,8 +247,8 @@ def _keep(
 
     def carry(first: int, last: int) -> None:
         bridge(
-            *records.args, old_links, moved, rows, first, last, links, degrees, plan.degree,
-            np.float32(ALPHA),
+            *records.args, old_links, moved, rows, first, last, ground.links, ground.degrees,
+            plan.degree, np.float32(ALPHA),
         )  # fmt: skip
 
     plan.each(carry, len(rows), 1024)
@@ -210,63 +256,103 @@ def _keep(
     return kept
 
 
+def _sample(
+    plan: _Plan,
+    records: _Records,
+    ground: _Links,
+    kept: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    upper: _Upper,
+) -> None:
+    """Make the upper levels of a graph that was kept, which has no young state to take them from.
+
+    The sampled rows get a graph of their own. Those that are not in the kept one yet borrow their
+    links from it, so that a descent that ends there has a way on, until they are inserted.
+    """
+    young = _Links(plan.rows, plan.degree)
+    _insert(replace(plan, progress=lambda _done, _all: None), records, young, rows, 1, upper)
+    fresh = rows[~kept[rows]]
+    ground.links[fresh], ground.degrees[fresh] = young.links[fresh], young.degrees[fresh]
+
+
 def _insert(
     plan: _Plan,
     records: _Records,
-    links: NDArray[np.int32],
-    degrees: NDArray[np.int32],
+    ground: _Links,
     order: NDArray[np.int64],
-    entry: int,
     done: int,
+    upper: _Upper,
 ) -> None:
-    """Insert the rows of `order` into a graph that has `done` rows already."""
-    scratch: deque[NDArray[np.uint8]] = deque()
-    before = done
-    while done < plan.rows:
-        count = min(BATCH, max(1, done // 10), plan.rows - done)
-        batch = order[done - before :][:count]
+    """Insert order[done:] into a graph that has the rows before; levels are taken on the way."""
+    links, degrees, scratch = ground.links, ground.degrees, _Scratch(plan.rows)
+    while done < len(order):
+        count = min(BATCH, max(1, done // 10), len(order) - done, upper.room(done))
+        batch = order[done:][:count]
 
         def search(first: int, last: int, batch: NDArray[np.int64] = batch) -> None:
-            try:
-                visited = scratch.pop()
-            except IndexError:
-                visited = np.zeros(plan.rows + 1, np.uint8)
-            insert_rows(
-                *records.args, links, degrees, entry, batch[first:last], plan.beam, plan.degree,
-                np.float32(ALPHA), visited,
-            )  # fmt: skip
-            scratch.append(visited)
+            with scratch.borrowed() as visited:
+                insert_rows(
+                    *records.args, links, degrees, upper.entry, upper.done, upper.sample,
+                    upper.links, batch[first:last], plan.beam, plan.degree, np.float32(ALPHA),
+                    visited,
+                )  # fmt: skip
 
         plan.each(search, count, 32)
-        targets = links[batch, : plan.degree]
-        there = np.arange(plan.degree) < degrees[batch, None]
-        sources = np.repeat(batch, degrees[batch])
-        flat = targets[there].astype(np.int64)
-        ranks = np.argsort(flat, kind="stable")
-        sources = sources[ranks]
-        heads, starts = np.unique(flat[ranks], return_index=True)
-        starts = np.append(starts, len(flat))
-
-        def back(
-            first: int,
-            last: int,
-            heads: NDArray[np.int64] = heads,
-            starts: NDArray[np.int64] = starts,
-            sources: NDArray[np.int64] = sources,
-        ) -> None:
-            link_back(
-                *records.args, links, degrees, heads[first:last], starts[first : last + 1],
-                sources, plan.degree, np.float32(ALPHA),
-            )  # fmt: skip
-
-        plan.each(back, len(heads), 1024)
+        _link_back(plan, records, ground, batch)
         done += count
+        if upper.room(done) == 0:
+            upper.take(plan, records, ground, order[:done])
         plan.progress(done, plan.rows)
 
+
+class _Scratch:
+    """Visited tags, an array for each thread at work."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.free: deque[NDArray[np.uint8]] = deque()
+
+    @contextmanager
+    def borrowed(self) -> Iterator[NDArray[np.uint8]]:
+        try:
+            visited = self.free.pop()
+        except IndexError:
+            visited = np.zeros(self.rows + 1, np.uint8)
+        yield visited
+        self.free.append(visited)
+
+
+def _link_back(plan: _Plan, records: _Records, ground: _Links, batch: NDArray[np.int64]) -> None:
+    """Link the neighbours of a batch's rows back to them, each neighbour in one task."""
+    links, degrees = ground.links, ground.degrees
+    there = np.arange(plan.degree) < degrees[batch, None]
+    flat = links[batch, : plan.degree][there].astype(np.int64)
+    ranks = np.argsort(flat, kind="stable")
+    sources = np.repeat(batch, degrees[batch])[ranks]
+    heads, starts = np.unique(flat[ranks], return_index=True)
+    starts = np.append(starts, len(flat))
+
+    def back(first: int, last: int) -> None:
+        link_back(
+            *records.args, links, degrees, heads[first:last], starts[first : last + 1], sources,
+            plan.degree, np.float32(ALPHA),
+        )  # fmt: skip
+
+    plan.each(back, len(heads), 1024)
+
+
+def _trim(plan: _Plan, records: _Records, ground: _Links, entry: int) -> None:
+    """Leave each row its `degree` links, and every row a way from the entry."""
+    links, degrees, rows = ground.links, ground.degrees, np.arange(plan.rows)
+
     def trim(first: int, last: int) -> None:
-        trim_rows(*records.args, links, degrees, first, last, plan.degree, np.float32(ALPHA))
+        thin_rows(
+            *records.args, links, degrees, rows[first:last], plan.degree, np.float32(ALPHA),
+            links[first:last], degrees[first:last],
+        )  # fmt: skip
 
     plan.each(trim, plan.rows, 1024)
+    links[:, : plan.degree][np.arange(plan.degree) >= degrees[:, None]] = -1
     if plan.rows:
         connect(records.args, links, degrees, plan.degree, entry, plan.beam)
 
@@ -274,14 +360,13 @@ def _insert(
 def _finish(
     plan: _Plan,
     records: _Records,
-    links: NDArray[np.int32],
-    degrees: NDArray[np.int32],
-    entry: int,
+    ground: _Links,
+    upper: _Upper,
     codes: str,
     seed: int,
 ) -> Graph:
     """Code the neighbours of every node and lay out the rows."""
-    n, inner = plan.rows, records.inner
+    n, inner, links, degrees = plan.rows, records.inner, ground.links, ground.degrees
     residuals, queries = _residuals(records, links, degrees, seed)
     basis = principal(residuals) if inner > FLOAT_DIMS else np.eye(inner, dtype=np.float32)
     # queries of ip lie far from all rows, where one bit lost recall (.95 -> .87 at equal work)
@@ -314,21 +399,20 @@ def _finish(
 
     plan.each(encode, n, 256)
     add_unit, res_unit = _unit(add), _unit(res)
-    empty = np.arange(plan.degree) >= degrees[:, None]
     for b in range(plan.degree // BLOCK):
         at = records.stride + b * block
         slots = slice(b * BLOCK, (b + 1) * BLOCK)
-        rows[:, at : at + 128].view(np.int32)[:] = np.where(empty[:, slots], -1, links[:, slots])
+        rows[:, at : at + 128].view(np.int32)[:] = links[:, slots]
         rows[:, at + 128 : at + 192].view(np.float16)[:] = add[:, slots] / add_unit
         rows[:, at + 192 : at + 256].view(np.float16)[:] = res[:, slots] / res_unit
     meta = {
-        "version": VERSION, "metric": plan.space.metric, "entry": entry, "degree": plan.degree,
-        "dims": dims, "bits": bits, "radius": float(plan.space.radius), "add_unit": add_unit,
-        "res_unit": res_unit,
+        "version": VERSION, "metric": plan.space.metric, "entry": upper.entry,
+        "levels": len(upper.sizes), "degree": plan.degree, "dims": dims, "bits": bits,
+        "radius": float(plan.space.radius), "add_unit": add_unit, "res_unit": res_unit,
     }  # fmt: skip
     arrays = {
         "rows": rows, "mean": plan.space.mean, "matrix": projection.matrix,
-        "scales": projection.scales,
+        "scales": projection.scales, "upper_rows": upper.sample, "upper_links": upper.links,
     }  # fmt: skip
     return Graph(arrays, meta, inner - (plan.space.metric == "ip"))
 
@@ -342,7 +426,10 @@ def _unit(factors: NDArray[np.float32]) -> float:
 def _residuals(
     records: _Records, links: NDArray[np.int32], degrees: NDArray[np.int32], seed: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Neighbour - node for a sample of links, and (row two links away) - node beside each."""
+    """Neighbour - node for a sample of links, and (row two links away) - node beside each.
+
+    Of two links the nearer is taken: codes must tell near neighbours apart, not far clusters.
+    """
     nodes = np.flatnonzero(degrees)
     if len(nodes) == 0:
         return (np.zeros((1, records.inner), np.float32),) * 2
@@ -353,6 +440,11 @@ def _residuals(
         counts = np.maximum(degrees[rows], 1)
         return np.where(degrees[rows] > 0, links[rows, rng.integers(0, counts)], rows)
 
+    def nearer(rows: NDArray[Any]) -> NDArray[Any]:
+        here, one, two = records.decode(rows), step(rows), step(rows)
+        first = np.linalg.norm(records.decode(one) - here, axis=1)
+        return np.where(np.linalg.norm(records.decode(two) - here, axis=1) < first, two, one)
+
     center = records.decode(nodes)
-    near, far = step(nodes), step(step(nodes))
+    near, far = nearer(nodes), nearer(nearer(nodes))
     return records.decode(near) - center, records.decode(far) - center

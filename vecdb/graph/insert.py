@@ -11,12 +11,13 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.graph.keys import EMPTY, LEAST, key_distance, key_row, make_key, next_tag
+from vecdb.graph.levels import descend
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import pool_insert, pool_next, prefetch_bytes
 from vecdb.kernels.memory import address
 from vecdb.quant.record import record_distance
 
-__all__ = ["beam", "insert_rows", "link_back", "trim_rows"]
+__all__ = ["beam", "insert_rows", "link_back", "thin_rows"]
 
 _RECORDS = "i8, i8, i8"
 
@@ -25,31 +26,39 @@ _RECORDS = "i8, i8, i8"
 def select(data, stride, inner, row, keys, count, chosen, degree, alpha):
     """Choose up to `degree` diverse neighbours among candidates in ascending order.
 
-    A candidate is kept if no kept one is nearer to it by the factor `alpha` (on squared distance)
-    than the row is (HNSW's heuristic at 1, Vamana's at more); what is left is filled with the
-    nearest of the refused ("keepPrunedConnections"), since a row of the layout is read whole.
+    A candidate is kept if no kept one is nearer to it than the row is (HNSW's heuristic), then if
+    none is nearer by the factor `alpha` on squared distance (Vamana's); what is left is filled with
+    the nearest of the refused ("keepPrunedConnections"), since a row of the layout is read whole.
+    With `alpha` alone the members of a tight cluster, all equally far apart, took every place of a
+    row: asking for strict diversity first took 50 clusters from recall .93 to .95 at ef 64 and from
+    .94 to 1.0 at 200, and GloVe from .903 to .927 at equal work.
     """
     kept = 0
-    for c in range(count):
-        if kept == degree:
-            break
-        key = keys[c]
-        candidate = key_row(key)
-        if candidate == row:
-            keys[c] = EMPTY
-            continue
-        reach = key_distance(key)
-        good = True
-        for i in range(kept):
-            other = np.int64(chosen[i])
-            between = record_distance(data + candidate * stride, data + other * stride, inner)
-            if alpha * between < reach:
-                good = False
+    factor = np.float32(1)
+    for _tier in range(2):
+        for c in range(count):
+            if kept == degree:
                 break
-        if good:
-            chosen[kept] = candidate
-            kept += 1
-            keys[c] = EMPTY
+            key = keys[c]
+            if key == EMPTY:
+                continue
+            candidate = key_row(key)
+            if candidate == row:
+                keys[c] = EMPTY
+                continue
+            reach = key_distance(key)
+            good = True
+            for i in range(kept):
+                other = np.int64(chosen[i])
+                between = record_distance(data + candidate * stride, data + other * stride, inner)
+                if factor * between < reach:
+                    good = False
+                    break
+            if good:
+                chosen[kept] = candidate
+                kept += 1
+                keys[c] = EMPTY
+        factor = alpha
     for c in range(count):
         if kept == degree:
             break
@@ -98,17 +107,25 @@ def beam(data, stride, inner, links, degrees, entry, row, pool, size, visited):
 
 
 @jit(
-    f"void({_RECORDS}, i4[:, ::1], i4[::1], i8, Array(i8, 1, 'C', readonly=True), i8, i8, f4,"
-    " u1[::1])"
+    f"void({_RECORDS}, i4[:, ::1], i4[::1], i8, i8, Array(i4, 1, 'C', readonly=True),"
+    " Array(i4, 2, 'C', readonly=True), Array(i8, 1, 'C', readonly=True), i8, i8, f4, u1[::1])"
 )
-def insert_rows(data, stride, inner, links, degrees, entry, rows, size, degree, alpha, visited):
-    """Find and write the links of new rows, which nothing links to yet."""
+def insert_rows(
+    data, stride, inner, links, degrees, entry, levels, sample, upper, rows, size, degree, alpha,
+    visited,
+):  # fmt: skip
+    """Find and write the links of new rows, which nothing links to yet.
+
+    `sample` and `upper` are the rows and links of the first `levels` upper levels.
+    """
     pool = np.empty(8 + size, np.int64)
     for i in range(len(rows)):
         row = rows[i]
-        count = beam(
-            data, stride, inner, links, degrees, entry, row, pool, size, visited
+        start = descend(
+            data, stride, inner, len(links), data + row * stride, entry, levels, address(sample),
+            address(upper),
         )  # fmt: skip
+        count = beam(data, stride, inner, links, degrees, start, row, pool, size, visited)
         degrees[row] = select(data, stride, inner, row, pool[8:], count, links[row], degree, alpha)
 
 
@@ -121,34 +138,48 @@ def link_back(data, stride, inner, links, degrees, targets, starts, sources, deg
     slots = links.shape[1]
     for t in range(len(targets)):
         row = targets[t]
-        first, last = starts[t], starts[t + 1]
-        count = degrees[row]
-        if count + last - first <= slots:
-            for i in range(first, last):
-                links[row, count] = sources[i]
-                count += 1
-            degrees[row] = count
+        count = total = degrees[row]
+        others = np.empty(count + starts[t + 1] - starts[t], np.int64)
+        others[:count] = links[row, :count]
+        for i in range(starts[t], starts[t + 1]):
+            known = False  # a row may have been linked to before it was inserted
+            for j in range(count):
+                known |= others[j] == sources[i]
+            if not known:
+                others[total] = sources[i]
+                total += 1
+        if total <= slots:
+            links[row, :total] = others[:total]
+            degrees[row] = total
             continue
-        keys = np.empty(count + last - first, np.int64)
-        for i in range(len(keys)):
-            other = np.int64(links[row, i]) if i < count else sources[first + i - count]
-            value = record_distance(data + other * stride, data + row * stride, inner)
-            keys[i] = make_key(value, other)
+        keys = np.empty(total, np.int64)
+        for i in range(total):
+            value = record_distance(data + others[i] * stride, data + row * stride, inner)
+            keys[i] = make_key(value, others[i])
         keys.sort()
-        degrees[row] = select(data, stride, inner, row, keys, len(keys), links[row], degree, alpha)
+        degrees[row] = select(data, stride, inner, row, keys, total, links[row], degree, alpha)
 
 
-@jit(f"void({_RECORDS}, i4[:, ::1], i4[::1], i8, i8, i8, f4)")
-def trim_rows(data, stride, inner, links, degrees, first, last, degree, alpha):
-    """Choose `degree` links for the rows of [first, last) that have more."""
-    for row in range(first, last):
+@jit(
+    f"void({_RECORDS}, i4[:, ::1], i4[::1], Array(i8, 1, 'C', readonly=True), i8, f4, i4[:, ::1],"
+    " i4[::1])"
+)
+def thin_rows(data, stride, inner, links, degrees, rows, degree, alpha, chosen, counts):
+    """Choose at most `degree` links for each of `rows`: chosen[i], counts[i] for rows[i].
+
+    `chosen` and `counts` may be the very arrays of the links, where the i-th row is row i.
+    """
+    for i in range(len(rows)):
+        row = rows[i]
         count = degrees[row]
         if count <= degree:
+            chosen[i, :count] = links[row, :count]
+            counts[i] = count
             continue
         keys = np.empty(count, np.int64)
-        for i in range(count):
-            other = np.int64(links[row, i])
+        for j in range(count):
+            other = np.int64(links[row, j])
             value = record_distance(data + other * stride, data + row * stride, inner)
-            keys[i] = make_key(value, other)
+            keys[j] = make_key(value, other)
         keys.sort()
-        degrees[row] = select(data, stride, inner, row, keys, count, links[row], degree, alpha)
+        counts[i] = select(data, stride, inner, row, keys, count, chosen[i], degree, alpha)

@@ -8,6 +8,8 @@ Arrays of the layout ``rows`` (n = rows, offsets in bytes of a row):
 | ``mean`` | float32 (inner,) | centre of the inner space |
 | ``matrix`` | uint8 (dims16 / 16, groups, 64) | the projection of the neighbour codes |
 | ``scales`` | float32 (dims16,) | its rows' scales |
+| ``upper_rows`` | int32 (size of the lowest upper level,) | sample of the rows |
+| ``upper_links`` | int32 (all sizes, 16) | links of each level within the sample, or -1 |
 
 A record is what :mod:`vecdb.quant.record` says, a block of 32 neighbours what
 :mod:`vecdb.quant.neighbours` says; both are multiples of 64 bytes. ``meta`` holds the numbers that
@@ -24,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.errors import VecdbError
+from vecdb.graph.levels import WIDTH, level_sizes, levels_of
 from vecdb.graph.repair import reach
 from vecdb.kernels.jit import jit
 from vecdb.kernels.scan import METRICS, flat
@@ -35,7 +38,7 @@ __all__ = ["Cancelled", "Graph"]
 
 META = {
     "version": int, "metric": str, "entry": int, "degree": int, "dims": int, "bits": int,
-    "radius": float, "add_unit": float, "res_unit": float,
+    "radius": float, "add_unit": float, "res_unit": float, "levels": int,
 }  # fmt: skip
 VERSION = 1
 MAX_ROWS = (1 << 31) - 1  # a key of the search pool has 31 bits for the row
@@ -87,6 +90,8 @@ class Graph:
         return (
             METRICS[self.meta["metric"]], half, self.dim, self.inner, self.stride, self.record,
             self.blocks, self.meta["dims"], self.meta["bits"], self.meta["entry"],
+            self.meta["levels"], self.arrays["upper_rows"].ctypes.data,
+            self.arrays["upper_links"].ctypes.data,
         )  # fmt: skip
 
     def shape(self, half: bool) -> NDArray[np.int64]:
@@ -180,11 +185,14 @@ class Graph:
         block = HEAD + dims * bits // 16 * 64
         stride = record_bytes(inner) + meta["degree"] // BLOCK * block
         padded, groups = dims + 15 & ~15, inner + 3 >> 2
+        sizes = level_sizes(meta["levels"])
         expected: dict[str, tuple[type, tuple[int, ...]]] = {
             "rows": (np.uint8, (rows, stride)),
             "mean": (np.float32, (inner,)),
             "matrix": (np.uint8, (padded // 16, groups, 64)),
             "scales": (np.float32, (padded,)),
+            "upper_rows": (np.int32, (int(sizes.max(initial=0)),)),
+            "upper_links": (np.int32, (int(sizes.sum()), WIDTH)),
         }
         for name, (dtype, shape) in expected.items():
             array = arrays.get(name)
@@ -197,11 +205,25 @@ class Graph:
             if not np.isfinite(arrays[name]).all():
                 raise ValueError(f"graph section {name!r} has a value that is not finite")
         graph = cls({name: arrays[name] for name in expected}, dict(meta), dim)
-        for links in graph.link_views() if check_links else ():
-            bad = _bad_links(links, rows)
-            if bad >= 0:
-                raise ValueError(f"graph: node {bad} has a link outside the {rows} rows")
+        if check_links:
+            graph.check_links()
         return graph
+
+    def check_links(self) -> None:
+        """Raise ValueError for the first link, on any level, that points outside its rows."""
+        for links in self.link_views():
+            bad = _bad_links(links, self.rows)
+            if bad >= 0:
+                raise ValueError(f"graph: node {bad} has a link outside the {self.rows} rows")
+        sample, links = self.arrays["upper_rows"], self.arrays["upper_links"]
+        if len(sample) and not 0 <= sample.min() <= sample.max() < self.rows:
+            raise ValueError(f"graph: an upper level has a row outside the {self.rows} rows")
+        start = 0
+        for size in level_sizes(self.meta["levels"]).tolist():
+            bad = _bad_links(links[start : start + size], size)
+            if bad >= 0:
+                raise ValueError(f"graph: row {bad} of an upper level links outside its {size}")
+            start += size
 
 
 def _check_meta(meta: dict[str, Any], rows: int) -> None:
@@ -219,5 +241,7 @@ def _check_meta(meta: dict[str, Any], rows: int) -> None:
         raise ValueError(f"graph meta: {meta['dims']} coded dimensions are not whole chunks")
     if not 0 <= rows <= MAX_ROWS or not 0 <= meta["entry"] < max(rows, 1):
         raise ValueError(f"graph meta: entry {meta['entry']} of {rows} rows")
+    if meta["levels"] != levels_of(rows):
+        raise ValueError(f"graph meta: {meta['levels']} upper levels over {rows} rows")
     if not BLOCK <= meta["degree"] <= 8 * BLOCK or meta["degree"] % BLOCK:
         raise ValueError(f"graph meta: degree {meta['degree']}")

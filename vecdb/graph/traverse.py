@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.graph.keys import EMPTY, LEAST, key_distance, key_row, make_key
+from vecdb.graph.levels import descend
 from vecdb.graph.visited import begin, enter, grown, slot_of
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import (
@@ -39,8 +40,9 @@ _WHOLE = "Array(i8, 1, 'C', readonly=True)"
 
 SHAPE = (
     "metric", "half", "dim", "inner", "stride", "record", "blocks", "dims", "bits", "entry",
+    "levels", "upper_rows", "upper_links",
 )  # fmt: skip
-"""Order of the numbers that describe a graph to the kernel."""
+"""Order of the numbers that describe a graph to the kernel; the last two are addresses."""
 
 CALL = ("k", "ef", "keep", "every", "prefetch", "pruning", "codes", "hashed")
 """Order of the numbers that describe a call."""
@@ -66,19 +68,20 @@ def center(metric, radius, norm, query, mean, out):
 
 
 @jit(
-    f"i8(i8, i8, {_WHOLE}, {_WHOLE}, {_FLOATS}, f4, f4, i8, i8, {_BYTES}, u1[::1],"
+    f"i8(i8, i8, i8, {_WHOLE}, {_WHOLE}, {_FLOATS}, f4, f4, i8, i8, {_BYTES}, u1[::1],"
     " i8[::1], i8[::1], i8, f4[::1])"
 )
 def walk(
-    data, rows, shape, call, units, unit, shift, x, own, allowed, visited, pool, best, table, out
+    data, rows, start, shape, call, units, unit, shift, x, own, allowed, visited, pool, best, table,
+    out,
 ):  # fmt: skip
     """Expand nodes until the pool holds none that is not; `best` gets the nearest allowed ones.
 
     `data`, `x` (the centred query), `own` (its record) and `table` are addresses. Returns the
     number of expanded nodes.
     """
-    inner, stride, record, blocks, dims, bits, entry = (
-        shape[3], shape[4], shape[5], shape[6], shape[7], shape[8], shape[9]
+    inner, stride, record, blocks, dims, bits = (
+        shape[3], shape[4], shape[5], shape[6], shape[7], shape[8]
     )  # fmt: skip
     ef, keep, every, ahead = call[1], call[2], call[3], call[4]
     add_unit, res_unit = units[0], units[1]
@@ -93,9 +96,9 @@ def walk(
     flags, table_at, slots = address(visited), address(met), len(met) - 1
     pool[8:] = EMPTY
     best[8:] = EMPTY
-    enter(slot_of(flags, table_at, slots, hashed, tag, entry), hashed, tag, entry)
+    enter(slot_of(flags, table_at, slots, hashed, tag, start), hashed, tag, start)
     count = 1
-    pool[8] = np.int64(entry) << 1
+    pool[8] = np.int64(start) << 1
     position = 0
     hops = 0
     while True:
@@ -146,17 +149,19 @@ def walk(
 
 
 @jit(
-    f"UniTuple(i8, 2)(i8, i8, i8, {_WHOLE}, {_WHOLE}, f4, i8, i8, f4, {_BYTES}, u1[::1], i8[::1],"
-    " i8[::1])"
+    f"UniTuple(i8, 2)(i8, i8, i8, i8, {_WHOLE}, {_WHOLE}, f4, i8, i8, f4, {_BYTES}, u1[::1],"
+    " i8[::1], i8[::1])"
 )
-def walk_plain(data, rows, raw, shape, call, lift, own, query, norm, allowed, visited, pool, best):
+def walk_plain(
+    data, rows, start, raw, shape, call, lift, own, query, norm, allowed, visited, pool, best
+):  # fmt: skip
     """The same walk without estimates: every neighbour's own distance, from its record or, with
     codes off as well, from its float row. It is what the engine is measured against.
 
     `lift` makes the distances of ip positive, as the keys want them.
     """
-    metric, half, dim, inner, stride, record, blocks, entry = (
-        shape[0], shape[1] == 1, shape[2], shape[3], shape[4], shape[5], shape[6], shape[9]
+    metric, half, dim, inner, stride, record, blocks = (
+        shape[0], shape[1] == 1, shape[2], shape[3], shape[4], shape[5], shape[6]
     )  # fmt: skip
     ef, keep, every, ahead, coded = call[1], call[2], call[3], call[4], call[6]
     block_bytes = HEAD + shape[7] * shape[8] // 16 * 64
@@ -167,10 +172,10 @@ def walk_plain(data, rows, raw, shape, call, lift, own, query, norm, allowed, vi
     hashed = call[7] == 1
     tag = begin(visited, met, hashed)
     flags, table_at, slots = address(visited), address(met), len(met) - 1
-    enter(slot_of(flags, table_at, slots, hashed, tag, entry), hashed, tag, entry)
+    enter(slot_of(flags, table_at, slots, hashed, tag, start), hashed, tag, start)
     pool[8:] = EMPTY
     best[8:] = EMPTY
-    fresh[0] = entry
+    fresh[0] = start
     count = 1
     position = 0
     hops = 0
@@ -315,17 +320,21 @@ def search_rows(
             unit, shift = fill_table(address(projected), bits, dims * bits // 4, address(table))
             unit *= units[1]
             shift *= units[1]
+        start = descend(
+            address(data), shape[4], inner, nodes, address(own), shape[9], shape[10], shape[11],
+            shape[12],
+        )  # fmt: skip
         if call[5] and call[6]:
             hops = walk(
-                address(data), nodes, shape, call, units, unit, shift, address(x), address(own),
-                allowed, visited, pool, best, address(table), out,
+                address(data), nodes, start, shape, call, units, unit, shift, address(x),
+                address(own), allowed, visited, pool, best, address(table), out,
             )  # fmt: skip
             estimates, computed = hops * blocks * BLOCK, 0
             pruned = estimates - hops + 1
         else:
             hops, computed = walk_plain(
-                address(data), nodes, address(raw), shape, call, units[2] * norm, address(own),
-                query, norm, allowed, visited, pool, best,
+                address(data), nodes, start, address(raw), shape, call, units[2] * norm,
+                address(own), query, norm, allowed, visited, pool, best,
             )  # fmt: skip
             estimates = pruned = 0
         kth = best[7 + min(k, keep)]

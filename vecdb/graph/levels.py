@@ -1,0 +1,81 @@
+"""Upper levels: where a search enters the ground level, HNSW's way (Malkov & Yashunin, 2016).
+
+Level l holds a random sample of ``64 * 8**l`` rows, each level within the next; a row there has up
+to 16 diverse links. A search goes greedily from the entry down, by the distances of records, and
+begins its walk where the descent ends: without it 50 tight clusters left most answers in clusters
+that no walk came to (recall .14).
+
+As rows are inserted in random order, a level is nothing but the graph as it was when it had that
+many rows, thinned. Links are numbers within the sample, so a level's are read from one short array.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vecdb.kernels.jit import jit
+from vecdb.kernels.leaves import prefetch_bytes
+from vecdb.kernels.memory import read_i32
+from vecdb.quant.record import record_distance
+
+__all__ = ["WIDTH", "descend", "level_sizes", "levels_of"]
+
+FIRST = 64
+FACTOR = 8
+WIDTH = 16
+"""Links of a row on an upper level."""
+
+
+def level_sizes(levels: int) -> NDArray[np.int64]:
+    """Rows of each of so many levels, the highest first."""
+    return FIRST * FACTOR ** np.arange(levels, dtype=np.int64)
+
+
+def levels_of(rows: int) -> int:
+    """Upper levels of a graph: the lowest has at most a quarter of its rows."""
+    levels = 0
+    while 4 * FIRST * FACTOR**levels <= rows:
+        levels += 1
+    return levels
+
+
+@jit("i8(i8, i8, i8, i8, i8, i8, i8, i8, i8)")
+def descend(data, stride, inner, rows, own, entry, levels, sample, links):
+    """The row at which to enter the ground level.
+
+    `sample` and `links` are the addresses of the levels' rows and links, `own` of the record that
+    is searched for. What a mapped file says is checked before it is followed.
+    """
+    if levels == 0:
+        return entry
+    nearest = np.int64(entry)
+    least = record_distance(data + entry * stride, own, inner)
+    position = np.int64(0)
+    size = np.int64(FIRST)
+    for _level in range(levels):
+        before = np.int64(-1)
+        while before != position:
+            before = position
+            at = links + 4 * WIDTH * position
+            for i in range(WIDTH):
+                other = np.int64(read_i32(at + 4 * i))
+                if 0 <= other < size:
+                    row = np.int64(read_i32(sample + 4 * other))
+                    if 0 <= row < rows:
+                        prefetch_bytes(data + row * stride, min(stride, 1024))
+            for i in range(WIDTH):
+                other = np.int64(read_i32(at + 4 * i))
+                if not 0 <= other < size:
+                    continue
+                row = np.int64(read_i32(sample + 4 * other))
+                if not 0 <= row < rows:
+                    continue
+                value = record_distance(data + row * stride, own, inner)
+                if value < least:
+                    least = value
+                    nearest = row
+                    position = other
+        links += 4 * WIDTH * size
+        size *= FACTOR
+    return nearest
