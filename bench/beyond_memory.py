@@ -5,8 +5,8 @@
 The searching process runs in a control group of its own (version 1 or 2; needs root) whose memory
 limit is what the process takes before it opens the store, plus a share of the store's bytes: all of
 it and a tenth more, a half, a quarter. Page cache counts towards that limit, so the rest is read
-from the disk, again and again. Each share is measured with read-ahead and without; vecdb itself
-chooses by size (``auto`` says which). Queries come one a call for the latency, and in batches on
+from the disk, again and again. Each share is measured as vecdb maps large files, without
+read-ahead, and with it. Queries come one a call for the latency, and in batches on
 ``--threads`` threads for the throughput: waiting for the disk, not the cores, is what they share.
 """
 
@@ -44,7 +44,7 @@ Floats = npt.NDArray[np.float32]
 class Limited:
     """A process in a control group that searches one store."""
 
-    def __init__(self, group: Path, path: Path, share: float, ahead: str, threads: int) -> None:
+    def __init__(self, group: Path, path: Path, share: float, ahead: bool, threads: int) -> None:
         (group / "cgroup.procs").write_text(str(os.getpid()))
         import vecdb
 
@@ -54,14 +54,9 @@ class Limited:
         _limit_file(group).write_text(str(limit))
         self._col = vecdb.open(path, threads=threads)
         self._stack = contextlib.ExitStack()
-        self._mappings = [
-            file.mapping for part in self._col._store.snapshot.parts for file in part.segment.files
-        ]
-        for mapping in self._mappings:
-            if ahead == "off":
-                mapping.scatter()
-            elif ahead == "on":
-                self._stack.enter_context(mapping.streaming())
+        for part in self._col._store.snapshot.parts if ahead else ():
+            for file in part.segment.files:
+                self._stack.enter_context(file.mapping.streaming())
 
     def measure(self, queries: Floats, ef: int) -> dict[str, Any]:
         """Latency of single queries, throughput of batches, the answers to the first queries."""
@@ -93,7 +88,7 @@ def run(path: Path, data: Dataset, ef: int, threads: int) -> None:
     judged = Dataset(data.name, data.metric, data.train, data.test[:JUDGED])
     best = truth(judged, 10)
     for share in SHARES:
-        for ahead in ("auto", "on", "off"):
+        for ahead in (False, True):
             with control_group() as group:
                 sparse.drop_cache(path)
                 process = Apart(Limited, group, path, share, ahead, threads)

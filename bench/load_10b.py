@@ -15,8 +15,9 @@ to them. So these figures say what opening, looking up and reaching rows cost at
 not say how long a walk over 150 graphs of 64 million real rows each would take.
 
 Each pass is a fresh process. ``open`` is measured after ``from vecdb import open``, nothing else;
-``serve`` with Arrow imported and the kernels loaded from their cache. "cold" passes begin with the
-store's files dropped from the page cache.
+``get`` and ``search`` with Arrow imported and the kernels loaded from their cache. "warm" passes
+begin with all bytes that are no holes in the page cache, "cold" ones with the store's files dropped
+from it. Every answer is checked, and each pass ends by reading back all rows between the holes.
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ class Serving:
         again = [self._get(handle, i) for i in some]
         near = [self._search(handle, self._solid, i, below=SOLID) for i in range(LOOKS + 1)]
         far = [self._search(handle, self._sown, i) for i in some[: LOOKS_EVERYWHERE + 1]]
+        resident = resident_bytes() - before
+        self._compare(handle.get(self._sown.ids, vectors=True), self._sown.vectors)
         return {
             "first_get_us": gets[0],
             "other_segments_get_us": float(np.median(gets[1:])),
@@ -98,17 +101,20 @@ class Serving:
             "later_search_ms": float(np.median(near[1:])) / 1e3,
             "first_search_everywhere_ms": far[0] / 1e3,
             "later_search_everywhere_ms": float(np.median(far[1:])) / 1e3,
-            "resident_mb": (resident_bytes() - before) / 1e6,
+            "resident_mb": resident / 1e6,
         }
 
     def _get(self, handle: Any, i: int) -> float:
         start = time.perf_counter()
         table = handle.get(self._sown.ids[i], vectors=True)
         spent = time.perf_counter() - start
-        vector = table["vector"].combine_chunks().flatten().to_numpy()
-        if not np.array_equal(vector, self._sown.vectors[i]):
-            raise ValueError(f"row {self._sown.ids[i]} is not as it was written")
+        self._compare(table, self._sown.vectors[i])
         return 1e6 * spent
+
+    def _compare(self, table: Any, written: Floats) -> None:
+        found = table["vector"].combine_chunks().flatten().to_numpy()
+        if not np.array_equal(found, written.reshape(-1)):
+            raise ValueError(f"rows {table['id'][:3]} ... are not as they were written")
 
     def _search(self, handle: Any, known: sparse.Sown, i: int, below: int = 0) -> float:
         """Microseconds of a search beside a known row: of the ids below a bound, or of all."""
@@ -152,12 +158,40 @@ def run(path: Path, rows: list[int], dim: int, passes: int) -> list[dict[str, An
             "made_s": seconds,
             "logical_tb": logical / 1e12,
             "disk_gb": used / 1e9,
-            **{f"warm_{what}": value for what, value in _warm(path, sown, solid, passes).items()},
-            **{f"cold_{what}": value for what, value in _cold(path, sown, solid, passes).items()},
+            **_passes(path, sown, solid, passes, "warm"),
+            **_passes(path, sown, solid, max(1, passes // 2), "cold"),
         }
         report.line(**line)
         lines.append(line)
     return lines
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """The figures of the largest store in words, medians of warm passes."""
+    least, most = lines[0], lines[-1]
+
+    def warm(what: str, line: dict[str, Any] = most) -> float:
+        return float(line[f"warm_{what}"]["median"])
+
+    share = warm("open_ms") / warm("open_ms", least)
+    return "\n".join(
+        (
+            f"{most['rows']:,} rows of {most['dim']} dimensions in {most['segments']} segments:"
+            f" {most['logical_tb']:.1f} TB, of which {most['disk_gb']:.2f} GB are no holes",
+            f"open, fresh process                {warm('open_ms'):8.2f} ms"
+            f"  (cold {most['cold_open_ms']['median']:.0f} ms)",
+            f"  against {least['rows']:,} rows          {share:8.2f} x",
+            f"  growth of resident memory        {warm('open_resident_mb'):8.2f} MB",
+            f"len                                {warm('len_us'):8.1f} us",
+            f"get of a real row, first touch     {warm('first_get_us') / 1e3:8.2f} ms",
+            f"  of another segment               {warm('other_segments_get_us'):8.1f} us",
+            f"  again                            {warm('again_get_us'):8.1f} us",
+            f"first search, segment of {SOLID:,} {warm('first_search_ms'):8.2f} ms",
+            f"  later                            {warm('later_search_ms'):8.2f} ms",
+            f"first search of all segments       {warm('first_search_everywhere_ms'):8.1f} ms",
+            f"  later                            {warm('later_search_everywhere_ms'):8.1f} ms",
+        )
+    )
 
 
 def plot(lines: list[dict[str, Any]], file: Path) -> None:
@@ -189,18 +223,10 @@ def plot(lines: list[dict[str, Any]], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def _warm(path: Path, sown: sparse.Sown, solid: sparse.Sown, passes: int) -> dict[str, Any]:
-    return _passes(path, sown, solid, passes, cold=False)
-
-
-def _cold(path: Path, sown: sparse.Sown, solid: sparse.Sown, passes: int) -> dict[str, Any]:
-    return _passes(path, sown, solid, max(1, passes // 2), cold=True)
-
-
 def _passes(
-    path: Path, sown: sparse.Sown, solid: sparse.Sown, passes: int, *, cold: bool
+    path: Path, sown: sparse.Sown, solid: sparse.Sown, passes: int, cache: str
 ) -> dict[str, Any]:
-    """Median, least and greatest figure over fresh processes."""
+    """Median, least and greatest figure over fresh processes, with a cold or a warm page cache."""
     found: dict[str, list[float]] = defaultdict(list)
     for turn in range(passes):
         for factory, args, given in (
@@ -208,8 +234,7 @@ def _passes(
             (Serving, (path, sown, solid), (turn,)),
         ):
             process = Apart(factory, *args)
-            if cold:
-                sparse.drop_cache(path)
+            (sparse.drop_cache if cache == "cold" else sparse.fill_cache)(path)
             with exclusive():
                 figures = process.call("measure", *given)
             process.close()
@@ -217,7 +242,7 @@ def _passes(
                 found[what].append(value)
     if len(set(found.pop("rows"))) != 1:
         raise ValueError("the number of rows changed")
-    return {what: summary(values) for what, values in found.items()}
+    return {f"{cache}_{what}": summary(values) for what, values in found.items()}
 
 
 def _vectors(rows: int, dim: int) -> Floats:
@@ -239,7 +264,8 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--path", type=Path, help="where to make the store; its parent must exist")
     parser.add_argument("--keep", action="store_true", help="leave the store there")
-    parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="JSON lines only, no table at the end")
+    parser.add_argument("--passes", type=int, default=4)
     parser.add_argument("--plot", type=Path, default=OUT / "load_10b.png")
     given = parser.parse_args()
     if given.rows < 10 * SOLID:
@@ -252,6 +278,8 @@ def main() -> None:
         if not given.keep:
             shutil.rmtree(folder if given.path else folder.parent, ignore_errors=True)
     plot(lines, given.plot)
+    if not given.json:
+        print(table(lines))
 
 
 if __name__ == "__main__":

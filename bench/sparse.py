@@ -6,14 +6,16 @@ zeros and takes no space, and the checksums of zeros stand in the file like any 
 
 A segment with holes has :data:`SOWN` real rows at random places. Its graph section has a node row
 for each of its rows; the nodes of the real ones form a graph of their own that no hole is linked
-into, so a search finds real rows only.
+into, and are the first of each upper level, so a search finds real rows only.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ import numpy.typing as npt
 
 import vecdb
 from vecdb.graph import Graph, build
+from vecdb.graph.levels import WIDTH, level_sizes, levels_of
 from vecdb.segment import write_segment
 from vecdb.segment.format import FileInfo, Header, Kind
 from vecdb.segment.fs import Directory
@@ -129,6 +132,32 @@ def drop_cache(path: Path) -> None:
         os.close(fd)
 
 
+def fill_cache(path: Path) -> None:
+    """Read all bytes of a store's files that are no holes, so that they are in the page cache."""
+    buffer = bytearray(8 << 20)
+    for file in path.iterdir():
+        fd = os.open(file, os.O_RDONLY)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # no read-ahead into the holes
+        for start, end in _extents(fd):
+            for at in range(start, end, len(buffer)):
+                os.preadv(fd, [memoryview(buffer)[: end - at]], at)
+        os.close(fd)
+
+
+def _extents(fd: int) -> Iterator[tuple[int, int]]:
+    """Start and end of each run of bytes that the disk holds."""
+    end = 0
+    while True:
+        try:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole behind
+                return
+            raise
+        end = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, end
+
+
 def _write(
     directory: Directory, old: Manifest, number: int, first: int, sown: Sparse, graph: Graph
 ) -> tuple[FileInfo, FileInfo]:
@@ -167,9 +196,34 @@ def _spread(small: Graph, sown: Sparse) -> Any:
     spread = Graph({**small.arrays, "rows": node_rows}, small.meta, small.dim)
     for links in spread.link_views():
         links[links >= 0] = sown.places[links[links >= 0]]
-    arrays = {**small.arrays, "rows": Sparse(sown.rows, sown.places, node_rows)}
-    meta = {**small.meta, "entry": int(sown.places[small.meta["entry"]])}
+    levels = levels_of(sown.rows)
+    arrays = {
+        **small.arrays,
+        **_upper(small, sown.places, levels),
+        "rows": Sparse(sown.rows, sown.places, node_rows),
+    }
+    meta = {**small.meta, "entry": int(sown.places[small.meta["entry"]]), "levels": levels}
     return _Spread(sown.rows, arrays, meta)
+
+
+def _upper(small: Graph, places: npt.NDArray[np.int64], levels: int) -> dict[str, Sparse]:
+    """Upper levels of so many: the real rows stand first in each of them, the entry before all."""
+    if not levels:
+        return {}
+    sizes = level_sizes(levels)
+    entry = small.meta["entry"]
+    order = np.concatenate([[entry], np.delete(np.arange(small.rows), entry)])
+    position = np.argsort(order)
+    links = small.links()[order, :WIDTH]
+    links = np.where(links >= 0, position[links], -1).astype(np.int32)
+    first = np.arange(small.rows)
+    starts = np.cumsum(sizes) - sizes
+    return {
+        "upper_rows": Sparse(int(sizes[-1]), first, places[order].astype(np.int32)),
+        "upper_links": Sparse(
+            int(sizes.sum()), (starts[:, None] + first).ravel(), np.tile(links, (levels, 1))
+        ),
+    }
 
 
 def _no_column(name: str) -> Any:

@@ -86,7 +86,7 @@ def test_every_way_to_load_reports_time_bytes_and_memory(store: Path, name: str)
 def test_a_process_in_a_group_of_its_own_searches_within_its_limit(store: Path) -> None:
     try:
         with beyond_memory.control_group() as group:
-            process = beyond_memory.Apart(beyond_memory.Limited, group, store, 0.5, "off", 2)
+            process = beyond_memory.Apart(beyond_memory.Limited, group, store, 0.5, False, 2)
             figures = process.call("measure", DATA.test.astype(np.float32), 32)
             process.close()
     except OSError as error:

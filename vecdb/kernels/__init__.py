@@ -20,7 +20,8 @@ from pathlib import Path
 __all__ = ["cpu_features", "ready", "start_background", "warmup"]
 
 _log = logging.getLogger("vecdb")
-_MODULES = ("vecdb.kernels.scan", "vecdb.graph")
+# numpy.ma: numba asks for it, 10 ms, when it first meets a read-only array, as mapped ones are
+_MODULES = ("numpy.ma", "vecdb.kernels.scan", "vecdb.graph")
 
 
 class _Gate:

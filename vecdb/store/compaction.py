@@ -235,18 +235,19 @@ class Compactor:
 
         kernels.warmup()
         schema = segment.schema
-        built = graph.build(
-            segment.vectors,
-            schema.metric,
-            M=schema.index.M,
-            ef_construction=schema.index.ef_construction,
-            codes=schema.index.codes,
-            seed=schema.index.seed,
-            workers=self._workers,
-            progress=progress,
-            cancel=self._gives_up,
-            seeds=seeds,
-        )
+        with segment.streaming():
+            built = graph.build(
+                segment.vectors,
+                schema.metric,
+                M=schema.index.M,
+                ef_construction=schema.index.ef_construction,
+                codes=schema.index.codes,
+                seed=schema.index.seed,
+                workers=self._workers,
+                progress=progress,
+                cancel=self._gives_up,
+                seeds=seeds,
+            )
         writer = self._writer
         number = writer.take_file_number()
         name = names.container(Kind.INDEX, number)

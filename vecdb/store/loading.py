@@ -15,7 +15,6 @@ from vecdb.segment.container import Container
 from vecdb.segment.format import Kind
 from vecdb.store import names, record
 from vecdb.store.manifest import Manifest, SegmentEntry, newest_generation, read_manifest
-from vecdb.store.memory import advise
 from vecdb.store.snapshot import Part
 from vecdb.store.state import State
 from vecdb.store.wal import HEADER_SIZE, WalReader
@@ -72,7 +71,6 @@ def load(
             parts = tuple(
                 _open_part(directory, manifest, entry, known or {}) for entry in manifest.segments
             )
-            advise(parts)
             return manifest, parts, [first_log(directory, manifest)]
         except (NotFoundError, StorageError) as error:
             missing = isinstance(error, NotFoundError) or error.errno == errno.ENOENT

@@ -55,7 +55,7 @@ def is_own(name: str) -> bool:
 
 def number_of(name: str, kind: str) -> int | None:
     """The number in a finished file's name when it is of this kind (``MANIFEST``, ``wal``...)."""
-    match = _OWN.fullmatch(name)
+    match = _OWN.fullmatch(name) if name.startswith(kind) else None
     if match is None or match["kind"] != kind or name.endswith(".tmp"):
         return None
     return int(match["number"])
