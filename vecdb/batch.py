@@ -64,6 +64,8 @@ def as_vectors(data: Any, schema: Schema) -> npt.NDArray[Any]:
     SchemaError
         A dtype other than float16/32/64, or NaN, Inf, overflow, or (cosine) zero rows, by number.
     """
+    if _is_one_good_row(data, (1, schema.dim)) and schema.dtype == "float32":
+        return np.ascontiguousarray(data)
     array = _float_array(data, "vectors")
     if array.shape == (0,):
         array = array.reshape(0, schema.dim)
@@ -99,10 +101,8 @@ def as_queries(data: Any, schema: Schema) -> tuple[npt.NDArray[np.float32], bool
     DimensionError, SchemaError
         As :func:`as_vectors`.
     """
-    if type(data) is np.ndarray and data.dtype == np.float32 and data.shape == (schema.dim,):
-        squared = float(np.dot(data, data))  # the common case: one check in under 2 us
-        if 0.0 < squared < np.inf:
-            return np.ascontiguousarray(data)[None], True
+    if _is_one_good_row(data, (schema.dim,)):
+        return np.ascontiguousarray(data)[None], True
     array = _float_array(data, "query")
     if array.ndim not in (1, 2) or array.shape[-1] != schema.dim:
         raise DimensionError(
@@ -226,6 +226,15 @@ def refuse_unusable_rows(rows: npt.NDArray[Any], schema: Schema, subject: str) -
                     fix="drop these rows, or use metric='l2'",
                 )
             )
+
+
+def _is_one_good_row(data: Any, shape: tuple[int, ...]) -> bool:
+    """Whether this is one float32 row of that shape, fit for every metric: a look of 2 us at the
+    commonest input, where all checks take 20; for what it refuses they say what is wrong."""
+    if type(data) is not np.ndarray or data.dtype != np.float32 or data.shape != shape:
+        return False
+    row = data[0] if len(shape) == 2 else data
+    return 0.0 < float(np.dot(row, row)) < np.inf
 
 
 def _float_array(data: Any, subject: str) -> npt.NDArray[Any]:

@@ -48,6 +48,9 @@ def as_metadata(data: Any, rows: int, schema: Schema) -> tuple[pa.RecordBatch | 
 
     if data is None:
         return (None if schema.columns is None else _nulls(rows, schema.columns)), schema
+    whole = _as_it_is(data, rows, schema)
+    if whole is not None:
+        return whole, schema
     arrays = _as_arrays(data, schema)
     for name, array in arrays.items():
         if len(array) != rows:
@@ -72,6 +75,18 @@ def as_metadata(data: Any, rows: int, schema: Schema) -> tuple[pa.RecordBatch | 
         for field in columns
     ]
     return pa.RecordBatch.from_arrays(stored, schema=columns), schema
+
+
+def _as_it_is(data: Any, rows: int, schema: Schema) -> pa.RecordBatch | None:
+    """Arrow data that needs no change: 2 us instead of 30, which counts for single rows."""
+    import pyarrow as pa
+
+    if not isinstance(data, (pa.Table, pa.RecordBatch)) or data.num_rows != rows:
+        return None
+    if schema.columns is None or not data.schema.equals(schema.columns, check_metadata=True):
+        return None
+    batches = data.to_batches() if isinstance(data, pa.Table) else [data]
+    return batches[0] if len(batches) == 1 else None
 
 
 def _as_arrays(data: Any, schema: Schema) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Reading:
         plain = where is None and params is None and select is None and not exact
         plain = plain and timeout is None and radius is None and group_by is None
         if plain and after is None and query_id is None and target_recall is None:
-            quick = search_single(snapshot, query, k, ef_search)
+            quick = search_single(snapshot, query, k, ef_search, self._workers)
             if quick is not None:
                 return Hits(quick.ids, quick.distances, snapshot.schema.metric, quick.plan)
         question = ask(

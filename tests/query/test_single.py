@@ -34,7 +34,7 @@ def test_ids_distances_and_plan_are_those_of_a_batch_of_one(
     col: vecdb.Collection, k: int, ef: int | None
 ) -> None:
     for query in QUERIES:
-        short = search_single(col._store.snapshot, query, k, ef)
+        short = search_single(col._store.snapshot, query, k, ef, col._workers)
         assert short is not None
         long = col.search(query[None], k, ef_search=ef)
         np.testing.assert_array_equal(short.ids, long.ids[0])
@@ -55,16 +55,33 @@ def test_ids_distances_and_plan_are_those_of_a_batch_of_one(
 def test_anything_out_of_the_common_takes_the_long_way(
     col: vecdb.Collection, query: Any, k: Any, ef: Any
 ) -> None:
-    assert search_single(col._store.snapshot, query, k, ef) is None
+    assert search_single(col._store.snapshot, query, k, ef, col._workers) is None
 
 
-def test_fresh_and_deleted_rows_take_the_long_way(tmp_path: Path) -> None:
+def test_fresh_rows_are_scanned_on_the_short_way_and_deleted_ones_take_the_long(
+    tmp_path: Path,
+) -> None:
+    def short(query: Any, k: int = 10) -> Any:
+        return search_single(col._store.snapshot, query, k, None, col._workers)
+
+    def same_both_ways() -> None:
+        for query in QUERIES:
+            long = col.search(query[None], 10)
+            np.testing.assert_array_equal(short(query).ids, long.ids[0])
+            np.testing.assert_array_equal(short(query).distances, long.distances[0])
+            assert short(query).plan == long.plan
+
     with vecdb.create(tmp_path / "a.vdb", dim=24) as col:
+        assert short(QUERIES[0]) is None
         col.add(ROWS)
-        assert search_single(col._store.snapshot, QUERIES[0], 10, None) is None
+        same_both_ways()
         col.optimize()
-        assert search_single(col._store.snapshot, QUERIES[0], 10, None) is not None
+        col.add(-ROWS[:1000])
+        col.flush()
+        col.add(2 * ROWS[:5])
+        assert len(col._store.snapshot.parts) == 3
+        same_both_ways()
         nearest = col.search(QUERIES[0], 1).ids
         col.delete(nearest)
-        assert search_single(col._store.snapshot, QUERIES[0], 10, None) is None
+        assert short(QUERIES[0]) is None
         assert col.search(QUERIES[0], 1).ids != nearest

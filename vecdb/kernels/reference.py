@@ -63,6 +63,7 @@ def scan(
     allowed: NDArray[np.uint8] | None = None,
     workers: object = None,
     deadline_ns: int = 0,
+    codes: object = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], bool]:
     """Exact search; the arguments and results of :func:`vecdb.kernels.scan.scan`."""
     n, dim = vectors.shape

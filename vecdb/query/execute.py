@@ -259,6 +259,7 @@ class _Run:
                 allowed=passing.bits,
                 workers=self.workers,
                 deadline_ns=self.request.deadline_ns,
+                codes=data.codes,
             )
         self.visited += passing.count * len(queries)
         self.computed += passing.count * len(queries)

@@ -53,7 +53,7 @@ class Plan:
     estimated : int
         Distances estimated from codes.
     computed : int
-        Distances computed in full.
+        Distances computed in full; in a scan, those too whose bound proved that they need not be.
     complete : bool
         False when a timeout ended the search before it was done.
     compiled : bool

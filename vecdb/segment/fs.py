@@ -185,7 +185,8 @@ class File:
 
     def write(self, *buffers: Any) -> None:
         """Append the buffers; a short write goes on where it stopped, until every byte is out."""
-        pending = [memoryview(b).cast("B") for b in buffers if memoryview(b).nbytes]
+        views = [memoryview(buffer) for buffer in buffers]
+        pending = [view.cast("B") for view in views if view.nbytes]
         try:
             while pending:
                 done = calls.writev(self._fd, pending[:_WRITEV])

@@ -52,6 +52,9 @@ class Segment:
         Called when the index proves damaged on first use.
     """
 
+    codes = None
+    """Only a memtable has codes to scan by; those of a segment stand in its graph."""
+
     def __init__(
         self, container: Container, schema: Schema, rows: int, index: Container | None = None
     ) -> None:
