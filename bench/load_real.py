@@ -13,17 +13,19 @@ fresh process, with the files in the page cache ("warm") and dropped from it ("c
 ``fromfile``     ``np.fromfile`` of the first files of the store, up to `--fit-gb`
 ``hnswlib``, ``faiss``, ``usearch``, ``usearch view``  an index of `--rival-rows` of the vectors
 
-Each line has the time to load, the growth of peak resident memory, and the time of the first and
-of the 100th query; reading alone answers none. Rivals that are not installed are left out.
+Each line has the time to load, the growth of peak resident memory (pages of mapped files included)
+and of the part of it that is the process's own, and the time of the first and of the 100th query;
+reading alone answers none. Rivals that are not installed are left out.
+
+A run of 20 GB takes a while: ``--make`` only writes the files, ``--loaders`` and ``--cache`` choose
+what is measured on files that ``--path`` kept.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import importlib.util
-import os
 import shutil
 import tempfile
 import time
@@ -56,7 +58,10 @@ Floats = npt.NDArray[np.float32]
 
 
 def copy_segments(path: Path, nbytes: int) -> int:
-    """Add noisy copies of the first segment until the store has `nbytes`; returns the rows."""
+    """Add noisy copies of the first segment until the store has `nbytes`; returns the rows.
+
+    A store that has as many is left as it is.
+    """
     directory = Directory(path)
     directory.durable = False
     old, parts, logs = load(directory)
@@ -64,8 +69,11 @@ def copy_segments(path: Path, nbytes: int) -> int:
         log.close()
     first = parts[0].segment
     assert first.graph is not None
+    wanted = max(1, round(nbytes / first.nbytes))
+    if len(old.segments) == wanted:
+        return wanted * first.rows
     number, rows, entries = old.next_file, first.rows, [old.segments[0]]
-    for copy in range(1, max(1, round(nbytes / first.nbytes))):
+    for copy in range(1, wanted):
         file = write_segment(
             directory,
             names.container(Kind.SEGMENT, number),
@@ -122,7 +130,7 @@ class Loader:
     def measure(self, queries: Floats) -> dict[str, float]:
         """Milliseconds to load and of queries, megabytes of growth at the peak, bytes loaded."""
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
-        before, start = _peak(), time.perf_counter()
+        before, own, start = _status("VmHWM"), _status("RssAnon"), time.perf_counter()
         search, nbytes = self._load()
         figures = {"load_ms": 1e3 * (time.perf_counter() - start), "gb": nbytes / 1e9}
         if search is not None:
@@ -132,7 +140,10 @@ class Loader:
                 search(query)
                 spent.append(1e3 * (time.perf_counter() - start))
             figures |= {"first_query_ms": spent[0], "hundredth_query_ms": spent[-1]}
-        return figures | {"peak_mb": (_peak() - before) / 1e6}
+        return figures | {
+            "peak_mb": (_status("VmHWM") - before) / 1e6,
+            "own_mb": (_status("RssAnon") - own) / 1e6,
+        }
 
     def _vecdb(self) -> tuple[Any, int]:
         import vecdb
@@ -184,71 +195,81 @@ class Loader:
 
 
 def make_rivals(folder: Path, rows: Floats) -> dict[str, Path]:
-    """Indexes of the installed rivals over the rows, saved."""
+    """Indexes of the installed rivals over the rows, saved; those that are there are kept."""
     made = {}
-    if importlib.util.find_spec("hnswlib"):
-        import hnswlib
-
-        index = hnswlib.Index("l2", DIM)
-        index.init_index(len(rows), M=16, ef_construction=200)
-        index.add_items(rows)
-        made["hnswlib"] = folder / "hnswlib"
-        index.save_index(str(made["hnswlib"]))
-    if importlib.util.find_spec("faiss"):
-        import faiss
-
-        flat = faiss.IndexHNSWFlat(DIM, 16)
-        flat.hnsw.efConstruction = 200
-        flat.add(rows)
-        made["faiss"] = folder / "faiss"
-        faiss.write_index(flat, str(made["faiss"]))
-    if importlib.util.find_spec("usearch"):
-        from usearch.index import Index
-
-        graph = Index(ndim=DIM, metric="l2sq", dtype="f32")
-        graph.add(np.arange(len(rows)), rows)
-        made["usearch"] = made["usearch view"] = folder / "usearch"
-        graph.save(str(made["usearch"]))
+    for name, make in (
+        ("hnswlib", _make_hnswlib),
+        ("faiss", _make_faiss),
+        ("usearch", _make_usearch),
+    ):
+        if importlib.util.find_spec(name):
+            made[name] = folder / name
+            if not made[name].exists():
+                make(str(made[name]), rows)
+    if "usearch" in made:
+        made["usearch view"] = made["usearch"]
     return made
 
 
-def run(path: Path, rivals: dict[str, Path], queries: Floats, fit: int, passes: int) -> None:
-    """A line for each way to load, warm and cold."""
+def _make_hnswlib(file: str, rows: Floats) -> None:
+    import hnswlib
+
+    index = hnswlib.Index("l2", DIM)
+    index.init_index(len(rows), M=16, ef_construction=200)
+    index.add_items(rows)
+    index.save_index(file)
+
+
+def _make_faiss(file: str, rows: Floats) -> None:
+    import faiss
+
+    index = faiss.IndexHNSWFlat(DIM, 16)
+    index.hnsw.efConstruction = 200
+    index.add(rows)
+    faiss.write_index(index, file)
+
+
+def _make_usearch(file: str, rows: Floats) -> None:
+    from usearch.index import Index
+
+    index = Index(ndim=DIM, metric="l2sq", dtype="f32")
+    index.add(np.arange(len(rows)), rows)
+    index.save(file)
+
+
+def run(places: dict[str, Path], caches: list[str], queries: Floats, fit: int, passes: int) -> None:
+    """A line for each way to load, with a warm and a cold page cache."""
     report = Report("load_real", ("hnswlib", "faiss-cpu", "usearch"))
-    places = {"vecdb": path, "read": path, "fromfile": path, **rivals}
-    for cold in (False, True):
-        found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for turn in range(1 if cold else passes):
-            for name, place in places.items():
-                with contextlib.suppress(RivalError):
-                    process = Apart(Loader, name, place, fit)
-                    if cold:
-                        _drop(place)
+    for cache in caches:
+        for name, place in places.items():
+            found: dict[str, list[float]] = defaultdict(list)
+            if cache == "warm":
+                sparse.fill_cache(place)
+            for _ in range(1 if cache == "cold" else passes):
+                process = Apart(Loader, name, place, fit)
+                if cache == "cold":
+                    sparse.drop_cache(place)
+                try:
                     figures = process.call("measure", queries)
+                except RivalError as error:
+                    report.line(loader=name, failed=str(error).strip().splitlines()[-1])
+                    break
+                finally:
                     process.close()
-                    for what, value in figures.items():
-                        if turn or cold or passes == 1:  # the first warm pass fills the cache
-                            found[name][what].append(value)
-        for name, figures in found.items():
-            spread = {what: summary(values) for what, values in figures.items()}
-            report.line(loader=name, cache="cold" if cold else "warm", **spread)
+                for what, value in figures.items():
+                    found[what].append(value)
+            if found:
+                spread = {what: summary(values) for what, values in found.items()}
+                report.line(loader=name, cache=cache, **spread)
 
 
-def _drop(place: Path) -> None:
-    if place.is_dir():
-        sparse.drop_cache(place)
-        return
-    fd = os.open(place, os.O_RDONLY)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
-
-
-def _peak() -> int:
-    """Greatest resident memory of this process so far, in bytes."""
+def _status(what: str) -> int:
+    """Resident memory of this process in bytes: its greatest (VmHWM), the part not mapped from
+    files (RssAnon)."""
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
+        if line.startswith(what):
             return int(line.split(maxsplit=2)[1]) * 1024
-    raise OSError("no VmHWM in /proc/self/status")
+    raise OSError(f"no {what} in /proc/self/status")
 
 
 def main() -> None:
@@ -257,23 +278,33 @@ def main() -> None:
     parser.add_argument("--base-rows", type=int, default=1_000_000, help="of the first segment")
     parser.add_argument("--rival-rows", type=int, default=100_000)
     parser.add_argument("--fit-gb", type=float, default=4.0, help="what np.fromfile may allocate")
-    parser.add_argument("--path", type=Path, help="a store to start from; made when not there")
+    parser.add_argument("--path", type=Path, help="a folder to make the files in, or to find them")
+    parser.add_argument("--make", action="store_true", help="make the files, measure nothing")
+    parser.add_argument("--loaders", help="names from the list above, with commas between them")
+    parser.add_argument("--cache", choices=("warm", "cold"), help="default: both")
     parser.add_argument("--passes", type=int, default=3)
     given = parser.parse_args()
     data = sift_like(given.base_rows, QUERIES)
     train, queries = data.train.astype(np.float32), data.test.astype(np.float32)
     with tempfile.TemporaryDirectory(prefix="vecdb-bench-") as temporary:
-        folder = Path(temporary)
-        path = given.path or folder / "store"
-        free = shutil.disk_usage(path.parent).free / 1e9
-        gigabytes = given.gb or min(40.0, free / 2)
-        if gigabytes > 0.9 * free:
-            parser.error(f"{gigabytes} GB wanted, {free:.1f} GB free")
+        folder = given.path or Path(temporary)
+        path = folder / "store"
+        there = sparse.bytes_used(path)[0] / 1e9 if path.exists() else 0.0
+        free = shutil.disk_usage(folder).free / 1e9
+        gigabytes = given.gb or min(40.0, there + free / 2)
+        if gigabytes - there > 0.9 * free:
+            parser.error(f"{gigabytes - there:.1f} GB more wanted, {free:.1f} GB free")
         if not path.exists():
             sparse.found(path, train)
         copy_segments(path, int(gigabytes * 1e9))
         rivals = make_rivals(folder, train[: given.rival_rows])
-        run(path, rivals, queries, int(given.fit_gb * 1e9), given.passes)
+        if given.make:
+            return
+        places = {"vecdb": path, "read": path, "fromfile": path, **rivals}
+        chosen = given.loaders.split(",") if given.loaders else list(places)
+        caches = [given.cache] if given.cache else ["warm", "cold"]
+        places = {name: places[name] for name in chosen}
+        run(places, caches, queries, int(given.fit_gb * 1e9), given.passes)
 
 
 if __name__ == "__main__":

@@ -125,23 +125,27 @@ def bytes_used(path: Path) -> tuple[int, int]:
 
 
 def drop_cache(path: Path) -> None:
-    """Ask the system to forget the pages of a store's files (other files stay cached)."""
-    for file in path.iterdir():
+    """Ask the system to forget the pages of a store's files, or of one file."""
+    for file in _files(path):
         fd = os.open(file, os.O_RDONLY)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(fd)
 
 
 def fill_cache(path: Path) -> None:
-    """Read all bytes of a store's files that are no holes, so that they are in the page cache."""
+    """Read what is no hole of a store's files, or of one file, into the page cache."""
     buffer = bytearray(8 << 20)
-    for file in path.iterdir():
+    for file in _files(path):
         fd = os.open(file, os.O_RDONLY)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # no read-ahead into the holes
         for start, end in _extents(fd):
             for at in range(start, end, len(buffer)):
                 os.preadv(fd, [memoryview(buffer)[: end - at]], at)
         os.close(fd)
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
 def _extents(fd: int) -> Iterator[tuple[int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,44 @@ def test_rows_between_the_holes_are_as_they_were_written(store: Path) -> None:
         hits = col.search(sown.vectors, 1)
         np.testing.assert_array_equal(hits.ids[:, 0], sown.ids)
         assert hits.plan.strategy == "graph"
+
+
+_TOUCH = """
+import sys
+import numpy as np, pyarrow.compute
+import vecdb
+
+def counters():
+    io = dict(line.split(": ") for line in open("/proc/self/io").read().splitlines())
+    status = open("/proc/self/status").read()
+    return np.array([int(io["rchar"]), 1024 * int(status.split("VmHWM:")[1].split()[0])])
+
+known = np.load(sys.argv[2])
+vecdb.warmup()
+before = counters()
+with vecdb.open(sys.argv[1]) as col:
+    assert len(col) == int(sys.argv[3])
+    assert col.get(known["ids"], vectors=True)["id"].to_pylist() == known["ids"].tolist()
+    assert col.search(known["vectors"], 1).ids[:, 0].tolist() == known["ids"].tolist()
+    print(*(counters() - before))
+"""
+
+
+def test_a_hundred_times_the_rows_are_opened_and_searched_without_more_reading_or_memory(
+    store: Path, tmp_path: Path
+) -> None:
+    graphs = sparse.patches(ROWS[SOLID:])
+    found = []
+    for rows in (20_000_000, 2_000_000_000):
+        sown = sparse.grow(store, rows, ROWS[SOLID:], graphs)
+        np.savez(tmp_path / "known.npz", ids=sown.ids[::16], vectors=sown.vectors[::16])
+        command = [sys.executable, "-c", _TOUCH, str(store), str(tmp_path / "known.npz"), str(rows)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert not done.returncode, done.stderr
+        found.append([int(value) for value in done.stdout.split()])
+    (read, resident), (read_more, resident_more) = found
+    assert read_more < read + 100_000
+    assert resident_more < resident + (32 << 20)
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(

@@ -2,7 +2,8 @@
 
 Segments are merged size-tiered: tier 0 holds up to 1,024 rows and each further tier four times
 as many; four segments of a tier become one. So there are at most three of each size, a row is
-rewritten log4(n) times, and 50 sessions of one added row leave a handful of files. A segment
+rewritten log4(n) times, and 50 sessions of one added row leave a handful of files. None grows
+beyond what half of the memory can build a graph of (:mod:`vecdb.store.memory`). A segment
 with a fifth of its rows deleted is rewritten alone. Vectors are checked and
 copied in one pass; :func:`vecdb.store.commit.new_segment` says what is held in memory.
 
@@ -28,6 +29,7 @@ from vecdb.segment.format import Header, Kind
 from vecdb.segment.index import write_index
 from vecdb.store import names
 from vecdb.store.commit import Edit, commit, new_segment
+from vecdb.store.memory import indexable_rows
 from vecdb.store.snapshot import Part
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ __all__ = ["INDEX_ROWS", "SEGMENT_ROWS", "Compactor"]
 _log = logging.getLogger("vecdb")
 
 INDEX_ROWS = 2_000  # fewer rows are scanned exactly as fast as a graph is walked
-SEGMENT_ROWS = 64 << 20  # a segment is not merged beyond this
+SEGMENT_ROWS = 64 << 20  # a segment is not merged beyond this, whatever the memory
 _TEXT_BYTES = (1 << 31) - 1  # nor beyond what Arrow's 32-bit offsets reach
 _FANOUT = 4  # segments of a tier that become one
 _TIER_ROWS = 1_024  # of the lowest tier
@@ -136,7 +138,7 @@ class Compactor:
     def _step(self) -> float | None:
         if self._closed:
             return None
-        if group := self._tier_to_merge(SEGMENT_ROWS) or self._part_to_rewrite():
+        if group := self._tier_to_merge(self._most_rows) or self._part_to_rewrite():
             with self._sparing(group):
                 self._merge(group, index=any(part.segment.indexed for part in group))
             return 0.0
@@ -166,14 +168,20 @@ class Compactor:
     def _parts(self) -> list[Part]:
         return [p for p in self._writer.state.segments if p.segment.id not in self._spoiled]
 
+    @property
+    def _most_rows(self) -> int:
+        """Rows beyond which segments are not merged."""
+        return min(SEGMENT_ROWS, indexable_rows(self._writer.state.schema))
+
     def _tier_to_merge(self, limit: int) -> list[Part]:
         """The segments of the lowest tier that has enough of them, oldest first."""
         tiers: dict[int, list[Part]] = {}
+        most = self._most_rows
         for part in self._parts():
-            if part.live_rows <= min(limit, SEGMENT_ROWS // 2):
+            if part.live_rows <= min(limit, most // 2):
                 tiers.setdefault(_tier(part.live_rows), []).append(part)
         for tier in sorted(tiers):
-            group = _first_that_fit(tiers[tier])
+            group = _first_that_fit(tiers[tier], most)
             if len(group) >= _FANOUT:
                 return group
         return []
@@ -194,7 +202,7 @@ class Compactor:
         """Segments that fit into one and are not one without dead rows yet."""
         rest = list(self._writer.state.segments)
         while rest:
-            group = _first_that_fit(rest)
+            group = _first_that_fit(rest, self._most_rows)
             if len(group) > 1 or group[0].live is not None:
                 return group
             rest = rest[1:]
@@ -265,14 +273,14 @@ def _tier(rows: int) -> int:
     return tier
 
 
-def _first_that_fit(parts: Iterable[Part]) -> list[Part]:
-    """The first parts, at least one, that one segment can hold."""
+def _first_that_fit(parts: Iterable[Part], most: int) -> list[Part]:
+    """The first parts, at least one, that one segment of at most so many rows can hold."""
     group: list[Part] = []
     rows = text = 0
     for part in parts:
         rows += part.live_rows
         text += part.segment.text_bytes
-        if group and (rows > SEGMENT_ROWS or text > _TEXT_BYTES):
+        if group and (rows > most or text > _TEXT_BYTES):
             break
         group.append(part)
     return group

@@ -1,0 +1,64 @@
+"""How large a segment may grow: its rows are streamed, but its graph is built in memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vecdb.schema import Schema
+
+__all__ = ["build_bytes", "indexable_rows", "usable_memory"]
+
+_GROUPS = Path("/sys/fs/cgroup")
+_SHARE = 0.5  # of the usable memory that a build may take
+
+
+def indexable_rows(schema: Schema) -> int:
+    """Rows of the largest segment whose graph is built in half of the usable memory."""
+    return int(_SHARE * usable_memory()) // build_bytes(schema.dim, schema.index.M)
+
+
+def build_bytes(dim: int, M: int) -> int:
+    """Bytes that the build of a graph takes for each row, its result included.
+
+    The record twice (alone and in the node's row), 1.5 times the links, the projected row, codes
+    of two bits for each dimension of each neighbour and three pairs of factors, 40 bytes of order
+    and marks. Codes are one or two bits wide from 200 dimensions on; below that four bits of each
+    would make it a third more.
+    """
+    degree = -(-2 * M // 32) * 32
+    record = dim + 76
+    return 2 * record + 6 * degree + 4 * dim + degree * (8 + dim // 4) + 8 * degree + 40
+
+
+def usable_memory() -> int:
+    """Bytes of memory of the machine, or of the control group when that allows less."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in _limit_files():
+        try:
+            limits.append(int(file.read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return min(limits)
+
+
+def _limit_files() -> list[Path]:
+    """The files that hold the memory limit of this process's group, of both versions."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        number, controllers, group = line.split(":", 2)
+        place = group.lstrip("/")
+        if number == "0":
+            found += [_GROUPS / place / "memory.max", _GROUPS / "memory.max"]
+        elif "memory" in controllers.split(","):
+            found += [
+                _GROUPS / "memory" / place / "memory.limit_in_bytes",
+                _GROUPS / "memory" / "memory.limit_in_bytes",
+            ]
+    return found
