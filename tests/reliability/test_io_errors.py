@@ -1,8 +1,10 @@
 """The operating system says no: a typed error, no false acknowledgement, readers go on.
 
-Every kind of call fails once (ENOSPC, EIO, too many files) or for good, at its Nth use, all over
-a workload; writes come out short; a real disk is full; memory runs out. Afterwards the handle
-reads on, refuses to write, and a reopened store is complete.
+Every kind of call fails (ENOSPC, EIO, too many files) once, at each of its uses all over a
+workload, or from one of them on for good; writes come out short; a real disk is full; memory runs
+out. Afterwards the handle reads on, refuses to write, and a reopened store is complete. Run long:
+``pytest -m long tests/reliability/test_io_errors.py``, both at each use in three more workloads,
+about 5 minutes.
 """
 
 from __future__ import annotations
@@ -14,10 +16,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from breaking import inject, model
 
 import vecdb
+from vecdb.schema import Schema
+from vecdb.segment import write_segment
+from vecdb.segment.format import Header, Kind
+from vecdb.segment.fs import Directory
+from vecdb.segment.sparse import Sparse
 
 pytestmark = pytest.mark.usefixtures("small_store")
 
@@ -30,9 +38,14 @@ FAILURES = [
     (frozenset({"open"}), errno.EMFILE),
     (frozenset({"open"}), errno.ENOSPC),
     (frozenset({"mmap"}), errno.ENOMEM),
+    (frozenset({"pread"}), errno.EIO),
     (frozenset({"unlink"}), errno.EIO),
-    (inject.CHANGES, errno.ENOSPC),
 ]
+of_every_kind = pytest.mark.parametrize(
+    ("only", "error"),
+    FAILURES,
+    ids=[f"{'/'.join(sorted(o))}-{errno.errorcode[e]}" for o, e in FAILURES],
+)
 
 
 def prepared(path: Path) -> model.State:
@@ -85,44 +98,68 @@ def run_failing(path: Path, start: model.State, seed: int, hook: inject.Counting
     return state
 
 
-def calls_of(path: Path, start: model.State, only: frozenset[str]) -> int:
-    """How many calls the workload makes when nothing fails."""
-    counting = inject.Counting(None, only)
-    run_failing(path, start, 21, counting)
-    return counting.count
-
-
-@pytest.mark.parametrize("lasting", [False, True], ids=["once", "for good"])
-@pytest.mark.parametrize(("only", "error"), FAILURES, ids=lambda v: str(v).removeprefix("frozen"))
-def test_a_refused_call_is_never_a_lost_row(
-    only: frozenset[str], error: int, lasting: bool, tmp_path: Path
+def refuse(
+    folder: Path, seed: int, only: frozenset[str], error: int, *, lasting: bool, most: int
 ) -> None:
-    origin = tmp_path / "origin"
+    """Run a workload once for each of its calls, at most `most`, that one refused."""
+    origin, path = folder / "origin", folder / "store"
     start = prepared(origin)
-    path = tmp_path / "store"
     shutil.copytree(origin, path)
-    count = calls_of(path, start, only)
-    chosen = random.Random(error).sample(range(1, count + 1), min(count, 12))
-    for at in chosen:
+    counting = inject.Counting(None, only)
+    run_failing(path, start, seed, counting)
+    every = range(1, counting.count + 1)
+    assert len(every) >= 10
+    for at in every if len(every) <= most else random.Random(error).sample(every, most):
         shutil.rmtree(path)
         shutil.copytree(origin, path)
-        run_failing(path, start, 21, inject.Failing(at, error, only, lasting=lasting))
+        run_failing(path, start, seed, inject.Failing(at, error, only, lasting=lasting))
+
+
+@of_every_kind
+def test_a_refused_call_is_never_a_lost_row(
+    only: frozenset[str], error: int, tmp_path: Path
+) -> None:
+    refuse(tmp_path, 21, only, error, lasting=False, most=1000)
+
+
+@of_every_kind
+def test_a_disk_that_refuses_from_now_on_is_never_a_lost_row(
+    only: frozenset[str], error: int, tmp_path: Path
+) -> None:
+    refuse(tmp_path, 21, only, error, lasting=True, most=12)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("only", "error"), FAILURES, ids=lambda v: str(v).removeprefix("frozen"))
-def test_every_refused_call_is_never_a_lost_row(
-    only: frozenset[str], error: int, tmp_path: Path
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "for good"])
+@pytest.mark.parametrize("seed", [22, 23, 24])
+@of_every_kind
+def test_every_refused_call_of_other_workloads_is_never_a_lost_row(
+    only: frozenset[str], error: int, seed: int, lasting: bool, tmp_path: Path
 ) -> None:
-    """Every N instead of a sample: about 20 minutes in all."""
-    origin = tmp_path / "origin"
-    start = prepared(origin)
-    path = tmp_path / "store"
-    shutil.copytree(origin, path)
-    for at in range(1, calls_of(path, start, only) + 1):
-        shutil.rmtree(path)
-        shutil.copytree(origin, path)
-        run_failing(path, start, 21, inject.Failing(at, error, only))
+    refuse(tmp_path, seed, only, error, lasting=lasting, most=1000)
+
+
+def test_a_refused_hole_leaves_no_file(tmp_path: Path) -> None:
+    """The one use of truncation: segments whose rows are nearly all zero."""
+    directory = Directory(tmp_path)
+    schema = Schema(8, "l2")
+    vectors = Sparse(5_000, np.array([7, 4_000]), np.ones((2, 8), np.float32))
+
+    def write(at: int | None) -> int:
+        with inject.calls(inject.Failing(at or -1, errno.ENOSPC, frozenset({"ftruncate"}))) as hook:
+            write_segment(
+                directory, "seg-00000001.vdb", Header(Kind.SEGMENT, bytes(16), 1), schema, 5_000,
+                vectors=[vectors], ids=range(5_000), column=lambda name: None,
+            )  # fmt: skip
+        return hook.count
+
+    count = write(None)
+    assert count == 3
+    directory.unlink("seg-00000001.vdb")
+    for at in range(1, count + 1):
+        with pytest.raises(vecdb.StorageError, match="free some space"):
+            write(at)
+        assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("size", [16, 500, 4096])

@@ -8,6 +8,7 @@ tests/reliability/test_kill.py``, about an hour.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import shutil
 import signal
@@ -24,6 +25,33 @@ import vecdb
 pytestmark = pytest.mark.usefixtures("small_store")
 
 HOW = ("before", "after", "torn")
+# where children must have died: every way to write, and recovery
+EVERYWHERE = {
+    "Writer.append", "Writer._append_large", "Writer.delete", "Writer.add_columns",
+    "Writer._rotate", "Writer.flush_oldest", "Background._flush", "Background._compact",
+    "Compactor._merge", "Compactor._with_index", "Compactor.optimize", "new_segment",
+    "commit", "publish", "_write_tombstones", "_unlink", "Store._open_writer",
+    "Recovered.__init__", "Store._close_writer",
+}  # fmt: skip
+
+
+@dataclasses.dataclass
+class Tally:
+    """Children that died where they should, the functions they died in, and the most that died
+    one after the other while they recovered one and the same store."""
+
+    died: int = 0
+    places: set[str] = dataclasses.field(default_factory=set)
+    deepest: int = 0
+
+    def count(self, ended: Ended) -> bool:
+        """Take in how a child ended; whether it died."""
+        assert ended.signal == signal.SIGKILL or ended.code == 0, ended.stderr
+        self.died += ended.signal == signal.SIGKILL
+        for line in ended.said:
+            if line.startswith("k "):
+                self.places.update(line.split()[1:])
+        return ended.signal == signal.SIGKILL
 
 
 def possible(ended: Ended, states: list[model.State]) -> list[model.State]:
@@ -36,47 +64,46 @@ def possible(ended: Ended, states: list[model.State]) -> list[model.State]:
     return states[int(number) : int(number) + (2 if kind == "b" else 1)]
 
 
-def crash_often(farm: Farm, path: Path, seed: int, points: int) -> int:
-    """Kill `points` children in turn at random places; returns how many died where they should."""
+def crash_often(farm: Farm, path: Path, seed: int, points: int, tally: Tally) -> None:
+    """Kill `points` children in turn at random places."""
     rng = random.Random(seed)
     state: model.State = {}
-    died = 0
     model.make(path).close()
     for point in range(points):
         at, how = rng.choice((rng.randint(1, 40), rng.randint(1, 300))), rng.choice(HOW)
         plan = model.plan(seed + point, state, 25)
         ended = farm.run(jobs.work, str(path), seed + point, state, 25, at, how)
-        assert ended.signal == signal.SIGKILL or ended.code == 0, ended.stderr
-        died += ended.signal == signal.SIGKILL
+        tally.count(ended)
         with vecdb.open(path, "r", threads=1) as reader:
             seen = model.content(reader)
-        for depth in range(point % 4):  # killed in recovery too, up to three times over
-            ended_again = farm.run(jobs.recover, str(path), rng.randint(1, 6 + depth), how)
-            assert ended_again.signal in (0, signal.SIGKILL), ended_again.stderr
-            died += ended_again.signal == signal.SIGKILL
+        for depth in range(1, point % 4 + 1):  # killed in recovery too, up to three times over
+            if not tally.count(farm.run(jobs.recover, str(path), rng.randint(1, 6), how)):
+                break
+            tally.deepest = max(tally.deepest, depth)
         with inject.calls(inject.NoSync()), vecdb.open(path, "w", threads=1) as col:
             state = model.check(col, possible(ended, model.states(state, plan)))
         assert seen == state, "a reader saw something else than the writer recovered"
-    return died
 
 
 def test_300_kills_lose_nothing_acknowledged_and_bring_nothing_back(
     farm: Farm, tmp_path: Path
 ) -> None:
-    died = 0
+    tally = Tally()
     for seed in range(1000, 9000, 1000):
         path = tmp_path / f"store {seed}"
-        died += crash_often(farm, path, seed, 20)
+        crash_often(farm, path, seed, 20, tally)
         shutil.rmtree(path)
-    assert died >= 300
+    assert tally.died >= 300
+    assert tally.deepest >= 3
+    assert tally.places >= EVERYWHERE, f"nobody died in {EVERYWHERE - tally.places}"
 
 
 @pytest.mark.long
 def test_10_000_kills(farm: Farm, tmp_path: Path) -> None:
-    died = seed = 0
-    while died < 10_000:
+    tally, seed = Tally(), 10_000
+    while tally.died < 10_000:
         seed += 1000
-        died += crash_often(farm, tmp_path / f"store {seed}", seed, 40)
+        crash_often(farm, tmp_path / f"store {seed}", seed, 40, tally)
         shutil.rmtree(tmp_path / f"store {seed}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickletools
+import re
 import shutil
 import stat
 import subprocess
@@ -14,6 +15,10 @@ import pytest
 from breaking import model, probe
 
 import vecdb
+from vecdb.store import names
+
+TESTS = Path(__file__).parent.parent
+LOCAL = re.compile(r'inet_addr\("127\.|"::1"')
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +64,13 @@ def test_no_symbolic_link_is_followed_out_of_a_store(
 def test_files_of_others_in_the_folder_are_left_alone(store: Path, tmp_path: Path) -> None:
     copy = tmp_path / "store"
     shutil.copytree(store, copy)
-    names = ["notes.txt", "seg-1.vdb", "seg-00000001.vdb.bak", "MANIFEST-old", "wal-x.log"]
-    for name in names:
+    foreign = ["notes.txt", "seg-1.vdb", "seg-00000001.vdb.bak", "MANIFEST-old", "wal-x.log"]
+    for name in foreign:
         (copy / name).write_text("mine")
     with vecdb.open(copy, "w") as col:
         model.content(col)
         col.optimize()
-    assert [(copy / name).read_text() for name in names] == ["mine"] * len(names)
+    assert [(copy / name).read_text() for name in foreign] == ["mine"] * len(foreign)
 
 
 def test_a_store_holds_no_pickle_and_no_code(store: Path) -> None:
@@ -75,6 +80,44 @@ def test_a_store_holds_no_pickle_and_no_code(store: Path) -> None:
         assert b"\x80\x05\x95" not in data
         with pytest.raises(ValueError):  # noqa: PT011 - whatever pickletools dislikes about it
             list(pickletools.genops(data))
+
+
+def test_nothing_but_vecdbs_own_files_is_ever_in_a_store(tmp_path: Path) -> None:
+    """Also when it is the working folder of a process that compiles: no cache of numba's."""
+    path = tmp_path / "store"
+    probe.build(path)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from breaking import model; import vecdb; "
+        "vecdb.warmup(); c = vecdb.open('.', 'w'); c.optimize(); "
+        "model.check_search(c, model.content(c)); c.close()"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent)],
+        cwd=path, check=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": str(Path(vecdb.__file__).parent.parent)},
+    )  # fmt: skip
+    assert all(names.is_own(name.name) or name.name == names.LOCK for name in path.iterdir())
+
+
+def own_calls(trace: Path) -> list[str]:
+    """The traced calls that reach beyond this machine: neither a pipe between local processes nor
+    a connection to this machine itself, as Jupyter's kernels use."""
+    lines = [line for line in trace.read_text().splitlines() if "(" in line]
+    return [line for line in lines if "AF_INET" in line and not LOCAL.search(line)]
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_no_test_of_the_suite_reaches_beyond_this_machine(tmp_path: Path) -> None:
+    """The whole suite under strace, 10 minutes."""
+    trace = tmp_path / "trace"
+    subprocess.run(
+        ["strace", "-f", "--seccomp-bpf", "-qq", "-o", str(trace), "-e", "trace=connect,sendto",
+         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS)],
+        cwd=TESTS.parent, check=False, timeout=3600,
+    )  # fmt: skip
+    assert trace.stat().st_size > 0, "nothing was traced"
+    assert not own_calls(trace)
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +99,45 @@ def test_a_damaged_index_costs_time_and_never_an_answer(
         nearest(col)
         assert eventually(lambda: col.stats()["indexed"] == 1)
         assert col.verify()["ok"]
+
+
+def test_damage_in_a_section_too_large_to_wait_for_is_found_after_the_first_search(
+    copy: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = copy.glob("idx-*")
+    damaged = bytearray(path.read_bytes())
+    damaged[9000] ^= 1
+    path.write_bytes(damaged)
+    monkeypatch.setattr("vecdb.segment.index.HASHED_BYTES", 0)
+    with caplog.at_level(logging.WARNING, "vecdb"), vecdb.open(copy) as reader:
+        pinned = reader.snapshot()
+        nearest(reader)
+        for col in (reader, pinned):
+            assert eventually(lambda col=col: col.stats()["indexed"] == 0)
+            exact = col.search(clustered(20, seed=1), k=5, exact=True).ids.tolist()
+            assert nearest(col) == exact
+    assert caplog.text.count("exact scan until the index is rebuilt") == 1
+    assert path.name in caplog.text
+    with vecdb.open(copy, "w") as col:
+        nearest(col)
+        assert eventually(lambda: col.stats()["indexed"] == 1)
+        assert col.verify()["ok"]
+
+
+def test_a_check_in_the_background_ends_with_the_last_handle(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vecdb.segment import index
+
+    monkeypatch.setattr(index, "HASHED_BYTES", 0)
+    with index._turn:  # the check waits
+        with vecdb.open(copy) as reader:
+            nearest(reader)
+            assert "vecdb-check" in {thread.name for thread in threading.enumerate()}
+        del reader
+        gc.collect()
+        assert str(copy) not in Path("/proc/self/maps").read_text()
+    assert eventually(lambda: "vecdb-check" not in {t.name for t in threading.enumerate()})
 
 
 def test_vectors_that_changed_are_never_indexed(copy: Path) -> None:

@@ -158,6 +158,10 @@ class Container:
         self.verify_blocks(name, 0, section.blocks)
         self._verified.add(name)
 
+    def verified(self, name: str) -> bool:
+        """Whether a section has been hashed whole."""
+        return name in self._verified
+
     def verify_blocks(self, name: str, start: int, stop: int) -> None:
         """Hash some blocks of a section; raises CorruptionError when a byte has changed."""
         bad = self.bad_blocks(name, start, stop)
@@ -178,12 +182,13 @@ class Container:
         except CorruptionError:
             return list(range(start, stop or max(section.blocks, 1)))
         data = self.mapping.array(section.offset, np.uint8, (section.length,)).data
-        with self.mapping.streaming():
-            return [
-                block
-                for block, digest in enumerate(stored[start:stop].tolist(), start)
-                if xxhash.xxh3_64_intdigest(data[block * f.BLOCK : (block + 1) * f.BLOCK]) != digest
-            ]
+        bad = []
+        for block, digest in enumerate(stored[start:stop].tolist(), start):
+            piece = data[block * f.BLOCK : (block + 1) * f.BLOCK]
+            self.mapping.will_need(section.offset + block * f.BLOCK, len(piece))
+            if xxhash.xxh3_64_intdigest(piece) != digest:
+                bad.append(block)
+        return bad
 
     def block_hashes(self, name: str) -> npt.NDArray[np.uint64]:
         """The hashes of a section's blocks, themselves hashed, without a look at the blocks."""

@@ -128,6 +128,12 @@ class Mapping:
         self._tell()
         return pa.foreign_buffer(self.address + offset, length, self)
 
+    def will_need(self, offset: int, length: int) -> None:
+        """Have the kernel begin to read a range, without changing how it takes other accesses."""
+        if self._scattered:
+            start = offset // mmap.PAGESIZE * mmap.PAGESIZE
+            _libc.madvise(self.address + start, offset + length - start, mmap.MADV_WILLNEED)
+
     @contextlib.contextmanager
     def streaming(self) -> Iterator[None]:
         """Have read-ahead on while the file is read from front to back."""
@@ -291,7 +297,8 @@ class Directory:
                     errno.EIO, describe(str(self.path / name), expected="a file with content",
                                         got="0 bytes", fix="run `python -m vecdb repair`")
                 )  # fmt: skip
-            first, last = read_at(fd, 0, head), read_at(fd, max(length - end, 0), end)
+            path = self.path / name
+            first, last = read_at(fd, path, 0, head), read_at(fd, path, max(length - end, 0), end)
             return Mapping(calls.mmap(fd, length), length), first, last
         except OSError as error:
             if isinstance(error, StorageError):
@@ -304,9 +311,8 @@ class Directory:
         """Up to `limit` bytes of a file from `offset`; fewer only at its end."""
         fd = self._open("opening", name, os.O_RDONLY | _FLAGS)
         try:
-            return read_at(fd, offset, min(limit, max(os.fstat(fd).st_size - offset, 0)))
-        except OSError as error:
-            raise _refused("reading", self.path / name, error) from None
+            left = max(os.fstat(fd).st_size - offset, 0)
+            return read_at(fd, self.path / name, offset, min(limit, left))
         finally:
             calls.close(fd)
 
@@ -368,18 +374,21 @@ class Directory:
             raise _refused(action, self.path / name, error) from None
 
 
-def read_at(fd: int, offset: int, length: int) -> bytes:
-    """`length` bytes from `offset`, fewer only at the end of the file."""
-    data = calls.pread(fd, min(length, 1 << 26), offset)
-    if len(data) == length:
-        return data
-    chunks = []
-    while data:
-        chunks.append(data)
-        offset += len(data)
-        length -= len(data)
+def read_at(fd: int, path: Path, offset: int, length: int) -> bytes:
+    """`length` bytes from `offset`, fewer only at the end of the file; `path` is for the error."""
+    try:
         data = calls.pread(fd, min(length, 1 << 26), offset)
-    return b"".join(chunks)
+        if len(data) == length:
+            return data
+        chunks = []
+        while data:
+            chunks.append(data)
+            offset += len(data)
+            length -= len(data)
+            data = calls.pread(fd, min(length, 1 << 26), offset)
+        return b"".join(chunks)
+    except OSError as error:
+        raise _refused("reading", path, error) from None
 
 
 def _product(shape: tuple[int, ...]) -> int:

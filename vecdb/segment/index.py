@@ -1,14 +1,28 @@
 """The index file of a segment (``idx-``): its graph and codes, one section per array.
 
 An index is derived data. Whatever is wrong with it, the segment answers by exact scan and the
-index is built anew; it never makes an answer wrong.
+index is built anew; it never makes a distance wrong.
+
+Sections up to 16 MiB are hashed before they are used. Larger ones are used at once and hashed
+meanwhile by a thread: the first search in a graph of a million rows would wait 0.1 s otherwise.
+Until damage is found it can cost recall, no more: a search checks each link that it follows and
+takes its distances from the vectors. Indexes that exceed a quarter of memory together are not read
+for this, since that would push out what searches need; there ``verify()`` or ``verify="full"``
+looks.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import re
+import threading
+import time
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from vecdb.errors import CorruptionError
 from vecdb.segment import format as f
 from vecdb.segment.sparse import little_endian
 from vecdb.segment.writer import ContainerWriter
@@ -18,11 +32,136 @@ if TYPE_CHECKING:
     from vecdb.segment.container import Container
     from vecdb.segment.fs import Directory
 
-__all__ = ["open_graph", "write_index"]
+__all__ = ["Index", "open_graph", "write_index"]
 
+_log = logging.getLogger("vecdb")
 _DTYPE = re.compile(r"[<|][iuf][1248]")
 _MAX_AXES = 3
 HASHED_BYTES = 16 << 20  # hashed in a millisecond; a graph of 10,000 rows of 128 dimensions
+_STEP = 16  # blocks that a check in the background hashes before it asks whether to go on
+
+_PAUSE = 0.5  # seconds that the first searches have the disk for themselves
+_SHARE = 0.25  # of memory, that indexes may have to be checked in the background
+
+_turn = threading.Lock()  # one check in the background at a time
+_checked: list[weakref.ref[Index]] = []
+
+
+def _after_fork() -> None:
+    global _turn  # noqa: PLW0603 - a thread that held it is not there in the child
+    _turn = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class Index:
+    """A segment's index file, and the graph in it from its first use on.
+
+    Shared by all segment objects over the same rows, also those of older snapshots.
+
+    Attributes
+    ----------
+    file : Container
+    sound : bool
+        False for good once a byte has proved damaged. Searches that were planned before may still
+        ask for the graph.
+    on_damage : callable or None
+        Called when that happens, in whatever thread.
+    """
+
+    def __init__(self, file: Container, rows: int, dim: int) -> None:
+        self.file = file
+        self.sound = True
+        self.on_damage: Callable[[], None] | None = None
+        self._rows = rows
+        self._dim = dim
+        self._opened = False
+        self._graph: Graph | None = None
+
+    @property
+    def graph(self) -> Graph | None:
+        """The graph; None when it was damaged at its first use."""
+        if not self._opened:
+            self._open()
+        return self._graph
+
+    def checked_graph(self) -> Graph | None:
+        """The graph with every byte hashed and every link checked; None when it is damaged."""
+        if not self.sound:
+            return None
+        try:
+            return open_graph(self.file, self._rows, self._dim, verify=True)
+        except CorruptionError as error:
+            self.give_up(error)
+            return None
+
+    def check(self) -> None:
+        """Hash every byte now, which needs no look into the graph."""
+        try:
+            for name in self.file.sections:
+                self.file.verify(name)
+        except CorruptionError as error:
+            self.give_up(error)
+
+    def give_up(self, error: CorruptionError) -> None:
+        """Take the index for damaged."""
+        if self.sound:
+            self.sound = False
+            _log.warning("exact scan until the index is rebuilt: %s", error)
+            if self.on_damage is not None:
+                self.on_damage()
+
+    def _open(self) -> None:
+        # two threads may do this at once: no lock, which a forked child could find held for good
+        try:
+            self._graph = open_graph(self.file, self._rows, self._dim)
+            self._check_the_rest()
+        except CorruptionError as error:
+            self.give_up(error)
+        self._opened = True
+
+    def _check_the_rest(self) -> None:
+        """Have the sections hashed that were too large to wait for."""
+        file = self.file
+        rest = [(n, s.blocks) for n, s in file.sections.items() if not file.verified(n)]
+        if rest and _has_room(self):
+            threading.Thread(
+                target=_check, args=(weakref.ref(self), rest), name="vecdb-check", daemon=True
+            ).start()
+
+
+def _has_room(index: Index) -> bool:
+    """Take an index in among those checked in the background, if they fit into memory together."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    _checked[:] = [reference for reference in _checked if reference() is not None]
+    lengths = [held.file.length for reference in _checked if (held := reference()) is not None]
+    if sum(lengths) + index.file.length > _SHARE * memory:
+        return False
+    _checked.append(weakref.ref(index))
+    return True
+
+
+def _check(index: weakref.ref[Index], sections: list[tuple[str, int]]) -> None:
+    """Hash sections, given with their numbers of blocks, for as long as somebody uses the index."""
+    time.sleep(_PAUSE)
+    with _turn:
+        for name, blocks in sections:
+            for start in range(0, blocks, _STEP):
+                if not _goes_on(index(), name, start, min(start + _STEP, blocks)):
+                    return
+
+
+def _goes_on(index: Index | None, name: str, start: int, stop: int) -> bool:
+    """Hash some blocks; False when they are damaged or nobody uses the index any more."""
+    if index is None or not index.sound:
+        return False
+    try:
+        index.file.verify_blocks(name, start, stop)
+    except CorruptionError as error:
+        index.give_up(error)
+        return False
+    return True
 
 
 def write_index(directory: Directory, name: str, header: f.Header, graph: Graph) -> f.FileInfo:
@@ -44,11 +183,7 @@ def open_graph(container: Container, rows: int, dim: int, *, verify: bool = Fals
     """The graph over the mapped file.
 
     Sections up to :data:`HASHED_BYTES` are hashed and every link in them is checked, so is
-    everything with `verify`. Of a larger section the block hashes alone are, 8 bytes a MiB: the
-    first search in a graph of a million rows would wait 0.1 s otherwise, in one of 64 million
-    until 100 GB are read. A search checks each link that it follows and takes its distances from
-    the vectors, so damage there can cost recall until :meth:`Container.verify` finds it, but makes
-    neither a distance wrong nor a process crash.
+    everything with `verify`. Of a larger section the block hashes alone are, 8 bytes a MiB.
 
     Raises
     ------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from vecdb.errors import CorruptionError
 from vecdb.segment import format as f
 from vecdb.segment.columns import BlockStats, nulls, open_column, open_stats, write_column
 from vecdb.segment.ids import IdColumn, open_ids, write_ids
-from vecdb.segment.index import open_graph
+from vecdb.segment.index import Index, open_graph
 from vecdb.segment.sparse import little_endian
 from vecdb.segment.writer import ContainerWriter
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Segment", "write_segment"]
 
-_log = logging.getLogger("vecdb")
 _CHECKED_BYTES = 8 << 20  # of vectors hashed at a time, while they are in the processor's cache
 
 
@@ -48,8 +46,8 @@ class Segment:
         The collection's schema; columns that are younger than the file read null.
     files : tuple of Container
         The segment file and, where there is one, its index file.
-    on_damage : callable or None
-        Called when the index proves damaged on first use.
+    indexed : bool
+        Whether there is an index that has not proved damaged.
     """
 
     codes = None
@@ -60,11 +58,8 @@ class Segment:
     ) -> None:
         self.rows = rows
         self.schema = schema
-        self.on_damage: Callable[[], None] | None = None
         self._file = container
-        self._index = index
-        self._graph: Graph | None = None
-        self._graph_opened = index is None
+        self._index = None if index is None else Index(index, rows, schema.dim)
         self._cache: dict[str, Any] = {}
         self._positions: dict[str, int] | None = None
 
@@ -84,11 +79,11 @@ class Segment:
     @property
     def index(self) -> f.FileInfo | None:
         """The index file as the manifest refers to it; None when there is none."""
-        return None if self._index is None else self._index.info
+        return None if self._index is None else self._index.file.info
 
     @property
     def files(self) -> tuple[Container, ...]:
-        return (self._file,) if self._index is None else (self._file, self._index)
+        return (self._file,) if self._index is None else (self._file, self._index.file)
 
     @property
     def nbytes(self) -> int:
@@ -150,33 +145,28 @@ class Segment:
 
     @property
     def graph(self) -> Graph | None:
-        """The graph, hashed and checked on first use; None when there is none or it is damaged."""
-        if not self._graph_opened:
-            try:
-                assert self._index is not None
-                self._graph = open_graph(self._index, self.rows, self.schema.dim)
-            except CorruptionError as error:
-                _log.warning("exact scan until the index is rebuilt: %s", error)
-            self._graph_opened = True
-            if self._graph is None and self.on_damage is not None:
-                self.on_damage()
-        return self._graph
+        """The graph, checked as :mod:`vecdb.segment.index` says; None when there is none or it is
+        damaged."""
+        return None if self._index is None else self._index.graph
 
     def checked_graph(self) -> Graph | None:
         """The graph with every byte hashed and every link checked, whatever its size; None when
         there is none or it is damaged."""
-        if self._index is None:
-            return None
-        try:
-            return open_graph(self._index, self.rows, self.schema.dim, verify=True)
-        except CorruptionError as error:
-            _log.warning("an index is built anew: %s", error)
-            return None
+        return None if self._index is None else self._index.checked_graph()
 
     @property
     def indexed(self) -> bool:
-        """Whether there is an index that has not proved damaged."""
-        return self._index is not None and (not self._graph_opened or self._graph is not None)
+        return self._index is not None and self._index.sound
+
+    def on_damage(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called, in whatever thread, when the index proves damaged."""
+        if self._index is not None:
+            self._index.on_damage = callback
+
+    def check_index(self) -> None:
+        """Hash the index now; one that is damaged is left aside, with a warning."""
+        if self._index is not None:
+            self._index.check()
 
     def with_schema(self, schema: Schema) -> Segment:
         """The same rows under a schema with more columns."""
@@ -187,9 +177,7 @@ class Segment:
     def with_index(self, index: Container | None) -> Segment:
         """The same rows with another index."""
         changed = copy.copy(self)
-        changed._index = index
-        changed._graph = None
-        changed._graph_opened = index is None
+        changed._index = None if index is None else Index(index, self.rows, self.schema.dim)
         return changed
 
     @property
@@ -230,10 +218,11 @@ class Segment:
         """Hash and check every byte of the files; the problems found, each naming its file."""
         problems = self.verify_rows()
         if self._index is not None:
-            damaged = self._index.problems()
+            file = self._index.file
+            damaged = file.problems()
             try:
                 if not damaged:
-                    open_graph(self._index, self.rows, self.schema.dim, verify=True)
+                    open_graph(file, self.rows, self.schema.dim, verify=True)
             except CorruptionError as error:
                 damaged.append(str(error))
             problems += damaged

@@ -262,7 +262,9 @@ class Compactor:
         header = Header(Kind.INDEX, writer.manifest.uuid, number, segment.id)
         info = write_index(writer.directory, name, header, built)
         container = Container(writer.directory, name, Kind.INDEX, header.store, info)
-        return segment.with_index(container)
+        indexed = segment.with_index(container)
+        indexed.on_damage(writer.wake)
+        return indexed
 
 
 def _tier(rows: int) -> int:

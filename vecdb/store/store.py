@@ -142,8 +142,8 @@ class Store:
         Parameters
         ----------
         verify : "fast" or "full"
-            "full" hashes every byte before anything is answered; that of an index, which can't
-            make an answer wrong, when it is first used.
+            "full" hashes every byte before anything is answered. A damaged index is no error: it
+            is left aside, with a warning.
 
         Raises
         ------
@@ -161,6 +161,8 @@ class Store:
             if problems:
                 self.close()
                 raise CorruptionError("; ".join(problems))
+            for part in parts:
+                part.data.check_index()
         return self
 
     def _open(self) -> None:
@@ -192,7 +194,7 @@ class Store:
         while found.checkpoint and writer.flush_oldest():
             pass
         for part in writer.state.segments:
-            part.segment.on_damage = writer.wake
+            part.segment.on_damage(writer.wake)
         self._compactor = Compactor(writer, self.workers)
         self._background = Background(writer, self._compactor)
 

@@ -201,7 +201,7 @@ class WalReader:
             self.position, self.sequence = found
 
     def _tail(self) -> bytes:
-        return fs.read_at(self._fd, self.position, max(self.length() - self.position, 0))
+        return fs.read_at(self._fd, self.path, self.position, max(self.length() - self.position, 0))
 
     def _next_in(self, tail: bytes) -> tuple[int, int] | None:
         """Where in the bytes from `position` on a valid record begins, and the number before it."""
@@ -252,13 +252,13 @@ class WalReader:
         start = position - self._chunk_start
         if start < 0 or start + length > len(self._chunk):
             wanted = min(max(length, _CHUNK), max(self.length() - position, 0))
-            self._chunk = memoryview(fs.read_at(self._fd, position, wanted))
+            self._chunk = memoryview(fs.read_at(self._fd, self.path, position, wanted))
             self._chunk_start = position
             start = 0
         return self._chunk[start : start + length]
 
     def _read_header(self, store: bytes) -> None:
-        head = fs.read_at(self._fd, 0, HEADER_SIZE)
+        head = fs.read_at(self._fd, self.path, 0, HEADER_SIZE)
         problem = None
         if len(head) < HEADER_SIZE:
             problem = f"{len(head)} bytes"

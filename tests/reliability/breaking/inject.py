@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -71,14 +72,19 @@ class Counting(Hook):
 class Killing(Counting):
     """SIGKILL for the whole process at one call: before it, after it, or half-way through it.
 
-    Syncs count but are not made: what was written survives the process in any case.
+    Syncs count but are not made: what was written survives the process in any case. `last_words`
+    is called with the functions of vecdb that it dies in, the innermost first.
     """
 
-    def __init__(self, at: int, how: str, only: frozenset[str] = CHANGES) -> None:
-        super().__init__(at, only)
+    def __init__(
+        self, at: int, how: str, last_words: Callable[[list[str]], None] = lambda places: None
+    ) -> None:
+        super().__init__(at, CHANGES)
         self.how = how
+        self.last_words = last_words
 
     def strike(self, name: str, real: Callable[..., Any], args: Any, options: Any) -> Any:
+        self.last_words(callers())
         if self.how == "after":
             real(*args, **options)
         elif self.how == "torn" and name == "writev":
@@ -130,6 +136,17 @@ class NoSync(Hook):
 
     def around(self, name: str, real: Callable[..., Any], args: Any, options: Any) -> Any:
         return None if name in SYNCS else real(*args, **options)
+
+
+def callers() -> list[str]:
+    """The functions of vecdb that are being run by this thread, the innermost first."""
+    found = []
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith("vecdb."):
+            found.append(frame.f_code.co_qualname)
+        frame = frame.f_back  # type: ignore[assignment]
+    return found
 
 
 def half(buffers: Any) -> bytes:

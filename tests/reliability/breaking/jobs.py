@@ -23,9 +23,13 @@ def work(
     """Open the store, run a plan from its content, close; die at change number `at` (0: never).
 
     Says "open" when recovery is over, "b i" before call number i, "a i" after it, and at the end
-    "changes n", the number of changes there were.
+    "changes n", the number of changes there were; or, before it dies, "k" and where that is.
     """
-    with inject.sizes(**model.SMALL), inject.calls(inject.Killing(at, how)) as hook:
+
+    def last_words(places: list[str]) -> None:
+        say(" ".join(["k", *places]))
+
+    with inject.sizes(**model.SMALL), inject.calls(inject.Killing(at, how, last_words)) as hook:
         col = vecdb.open(path, "w", threads=1)
         say("open")
         for number, op in enumerate(model.plan(seed, state_of(start), count)):

@@ -97,7 +97,7 @@ def states(start: State, ops: list[Op]) -> list[State]:
 def plan(seed: int, start: State, count: int, *, optimize: bool = True) -> list[Op]:
     """A random workload that can follow `start`: mostly small writes, now and then a large one."""
     rng = random.Random(seed)
-    kinds = {"add": 8, "upsert": 6, "delete": 4, "delete where": 1, "flush": 3, "columns": 0.3}
+    kinds = {"add": 8, "upsert": 6, "delete": 4, "delete where": 1, "flush": 3, "columns": 1}
     if optimize:
         kinds["optimize"] = 1
     state, ops = start, []
