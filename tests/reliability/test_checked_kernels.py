@@ -15,13 +15,13 @@ import pytest
 
 TESTS = Path(__file__).parent.parent
 FEW_ROWS = "not 2000 and not threads_split"
-TINY = ["kernels/test_leaves.py", "graph/test_tiny.py"]
+KERNELS = ["kernels/test_leaves.py", "kernels/test_scan.py", "graph/test_tiny.py"]
 
 
 def run(paths: list[str], cache: Path, *options: str, **environment: str) -> None:
     """pytest over some files in a process of its own, with its own kernel cache."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *options,
+        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *options,
          *(str(TESTS / path) for path in paths)],
         env=os.environ | environment | {"NUMBA_CACHE_DIR": str(cache)},
         cwd=TESTS.parent, capture_output=True, text=True, check=False,
@@ -30,17 +30,16 @@ def run(paths: list[str], cache: Path, *options: str, **environment: str) -> Non
     assert " passed" in done.stdout
 
 
-@pytest.mark.parametrize("path", [*TINY, "kernels/test_scan.py"])
-def test_kernels_are_right_when_interpreted(path: str, tmp_path: Path) -> None:
+def test_kernels_are_right_when_interpreted(tmp_path: Path) -> None:
     """Python reads no index beyond an array's end, which compiled code would."""
     # what wraps around in a register is a warning in NumPy
     options = ["-W", "ignore:overflow:RuntimeWarning", "-k", FEW_ROWS]
-    run([path], tmp_path, *options, NUMBA_DISABLE_JIT="1")
+    run(KERNELS, tmp_path, *options, NUMBA_DISABLE_JIT="1")
 
 
 def test_nothing_is_read_out_of_bounds(tmp_path: Path) -> None:
     """Half of the time goes into compiling the checks."""
-    run([*TINY, "kernels/test_scan.py", "store"], tmp_path, NUMBA_BOUNDSCHECK="1")
+    run([*KERNELS, "store"], tmp_path, NUMBA_BOUNDSCHECK="1")
 
 
 @pytest.mark.long

@@ -108,7 +108,7 @@ def refuse(
     counting = inject.Counting(None, only)
     run_failing(path, start, seed, counting)
     every = range(1, counting.count + 1)
-    assert len(every) >= 10
+    assert len(every) >= 5
     for at in every if len(every) <= most else random.Random(error).sample(every, most):
         shutil.rmtree(path)
         shutil.copytree(origin, path)
