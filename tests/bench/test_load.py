@@ -124,12 +124,13 @@ def test_every_way_to_load_reports_time_bytes_and_memory(store: Path, name: str)
 
 
 def test_a_process_in_a_group_of_its_own_searches_within_its_limit(store: Path) -> None:
+    queries = np.tile(DATA.test.astype(np.float32), (beyond_memory.QUERIES // 20, 1))
     try:
         with beyond_memory.control_group() as group:
             process = beyond_memory.Apart(beyond_memory.Limited, group, store, 0.5, False, 2)
-            figures = process.call("measure", DATA.test.astype(np.float32), 32)
+            figures = process.call("measure", queries, 32)
             process.close()
     except OSError as error:
         pytest.skip(f"no control group of our own: {error}")
-    assert figures["ids"].shape == (20, 10)
+    assert figures["ids"].shape == (200, 10)
     assert figures["qps_batch"] > 0
