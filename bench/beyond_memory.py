@@ -82,13 +82,15 @@ class Limited:
         }
 
 
-def run(path: Path, data: Dataset, ef: int, threads: int, aheads: list[bool]) -> None:
+def run(
+    path: Path, data: Dataset, ef: int, threads: int, shares: list[float], aheads: list[bool]
+) -> None:
     """Measure every share, without read-ahead and with it; one line each."""
     report = Report("beyond_memory")
     size = sum(file.stat().st_size for file in path.iterdir())
     judged = Dataset(data.name, data.metric, data.train, data.test[:JUDGED])
     best = truth(judged, 10)
-    for share in SHARES:
+    for share in shares:
         for ahead in aheads:
             with control_group() as group:
                 sparse.drop_cache(path)
@@ -140,6 +142,7 @@ def main() -> None:
     parser.add_argument("--path", type=Path, help="a store of these rows; made when not there")
     parser.add_argument("--ef", type=int, default=64)
     parser.add_argument("--threads", type=int, default=16)
+    parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the store")
     parser.add_argument("--no-read-ahead", action="store_true", help="leave that way out")
     given = parser.parse_args()
     data = sift_like(given.rows, QUERIES)
@@ -150,7 +153,7 @@ def main() -> None:
             sparse.found(path, train)
         aheads = [False] if given.no_read_ahead else [False, True]
         known = Dataset(f"{data.name}-{given.rows}", "l2", train, test)
-        run(path, known, given.ef, given.threads, aheads)
+        run(path, known, given.ef, given.threads, list(given.shares), aheads)
 
 
 if __name__ == "__main__":

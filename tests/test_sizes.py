@@ -182,3 +182,48 @@ def test_a_changed_byte_in_a_large_graph_is_found_by_verify(tmp_path: Path) -> N
         damaged.write(b"changed!")
     with vecdb.open(tmp_path / "store") as col:
         assert file.name in str(col.verify()["problems"])
+
+
+def hole(file: Path, start: int, length: int) -> None:
+    """Zeros where something stood, as a lost extent of a sparse file reads."""
+    with file.open("r+b") as damaged:
+        damaged.seek(start)
+        damaged.write(bytes(length))
+
+
+@pytest.mark.parametrize("place", ["header", "footer", "tail"])
+def test_a_hole_where_a_segment_says_what_it_is_is_named_at_open(
+    tmp_path: Path, place: str
+) -> None:
+    store_of(tmp_path / "store", [(2**31, [5]), (2**31, [7])])
+    file = max((tmp_path / "store").glob("seg-*"))
+    length = file.stat().st_size
+    with file.open("rb") as whole:
+        whole.seek(length - 64)
+        footer = int.from_bytes(whole.read(8), "little")
+    hole(file, *{"header": (0, 64), "footer": (footer, 64), "tail": (length - 64, 64)}[place])
+    with pytest.raises(CorruptionError, match=file.name):
+        vecdb.open(tmp_path / "store")
+
+
+@pytest.mark.parametrize("damage", ["header", "tail", "shorter", "longer", "missing"])
+def test_an_index_that_is_not_as_it_was_written_is_named_and_answers_come_from_a_scan(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = np.random.default_rng(0).standard_normal((3_000, 16), dtype=np.float32)
+    with vecdb.create(tmp_path / "store", 16, "l2", sync="os") as made:
+        made.add(rows)
+        made.optimize()
+    (file,) = (tmp_path / "store").glob("idx-*")
+    length = file.stat().st_size
+    if damage == "missing":
+        file.unlink()
+    elif damage in ("shorter", "longer"):
+        resized(file, -1 if damage == "shorter" else 1)
+    else:
+        hole(file, 0 if damage == "header" else length - 64, 64)
+    with caplog.at_level(logging.WARNING, "vecdb"), vecdb.open(tmp_path / "store") as col:
+        hits = col.search(rows[77], 1)
+        assert hits.ids.tolist() == [77]
+        assert hits.plan.strategy == "scan"
+    assert file.name in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,22 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
     graphs = sparse.patches(ROWS[SOLID : SOLID + 64])
     with pytest.raises(OSError, match="bytes needed"):
         sparse.grow(store, 10**15, ROWS[SOLID : SOLID + 64], graphs)
+    assert sorted(file.name for file in store.iterdir()) == before
+
+
+def test_a_file_system_without_sparse_files_is_refused_before_anything_is_written(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(file.name for file in store.iterdir())
+    real = os.fstat
+
+    def dense(fd: int) -> os.stat_result:
+        found = list(real(fd))
+        return os.stat_result(found, {"st_blocks": real(fd).st_size // 512})
+
+    monkeypatch.setattr(sparse.os, "fstat", dense)
+    with pytest.raises(OSError, match="no sparse files"):
+        sparse.grow(store, 10**8, ROWS[SOLID:], sparse.patches(ROWS[SOLID:]))
     assert sorted(file.name for file in store.iterdir()) == before
 
 
