@@ -9,6 +9,7 @@ in processes of their own; the files and bytes left behind are counted after clo
 from __future__ import annotations
 
 import argparse
+import importlib
 import tempfile
 import time
 from collections import defaultdict
@@ -24,6 +25,8 @@ class Day:
     """One store that lives through a day of single rows; in its own process."""
 
     def __init__(self, name: str, folder: Path, dim: int) -> None:
+        if name.startswith("vecdb"):
+            importlib.import_module("vecdb").warmup()
         self._store, self._path, self._dim = STORES[name](), folder / name, dim
         self._store.create(self._path, dim)
         self._rows = 0
