@@ -24,6 +24,7 @@ file, or the name of an .npz in the folder that ``VECDB_DATA`` names.
 ``compile``         engine       compiling the kernels, cold and cached; first search
 ``ingest``          db           durable ingest in batches of 1,000 x 384 with metadata
 ``singles``         db           10,000 single rows, a search after each; files and bytes left
+``swaps``           db           whole versions replaced under searching threads, answers checked
 ``open``            db           open a million rows, get 1,000 ids, first search
 ``first_use``       db           import, and process start to first answer
 =================== ============ ==================================================================

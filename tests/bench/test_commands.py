@@ -52,6 +52,13 @@ def test_rows_of_a_batch_depend_on_nothing_but_its_place() -> None:
     assert one.ids.tolist() == list(range(100, 150))
 
 
+def test_swaps_under_searching_threads_give_no_wrong_answer() -> None:
+    (line,) = run("swaps", "--seconds", "0.5")
+    assert line["errors"] == 0, line
+    assert line["swaps_per_s"] > 0
+    assert line["searches_per_s"] > 0
+
+
 def test_ingest_and_singles_report_a_figure_for_vecdb() -> None:
     one, medians = run("ingest", "--stores", "vecdb", "--batches", "5", "--passes", "1")
     assert one["rows"] == 5000

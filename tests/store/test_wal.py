@@ -122,6 +122,27 @@ def test_a_newer_version_is_refused_as_such(log: Path) -> None:
         reader(log)
 
 
+def test_a_tail_that_is_full_of_record_heads_is_judged_in_linear_time(tmp_path: Path) -> None:
+    """Rows may hold what a record begins with: told by size and number, else given up as damage."""
+    directory = Directory(tmp_path)
+    size = 1 << 20
+    for number, sequence, outcome in ((1, 1, "torn"), (2, 2**60, "imitate")):
+        writer = WalWriter(directory, number, STORE, 1)
+        writer.append(7, [b"first"])
+        writer.close()
+        heads = struct.pack("<IIQB7x", 0x6C617776, size // 2, sequence, 1) + bytes(8)
+        with (tmp_path / f"wal-{number:08}.log").open("ab") as file:
+            file.write(heads * (size // 32))
+        reader = WalReader(directory, number, STORE)
+        assert len(list(reader.records())) == 1
+        if outcome == "torn":
+            assert len(reader.torn()) == size
+        else:
+            with pytest.raises(CorruptionError, match="imitate"):
+                reader.torn()
+        reader.close()
+
+
 def test_a_reader_follows_a_writer_record_by_record(tmp_path: Path) -> None:
     writer = WalWriter(Directory(tmp_path), 3, STORE, 1)
     read = WalReader(Directory(tmp_path), 3, STORE)

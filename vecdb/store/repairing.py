@@ -183,15 +183,21 @@ class _Repair:
             except (CorruptionError, StorageError) as error:
                 self.lose(error, "every write in this log")
                 continue
-            last = log.first - 1
-            for entry in log.salvage():
-                if entry.sequence != last + 1:
-                    self.lose(f"{log.path}: damaged records", f"{last + 1} to {entry.sequence - 1}")
-                last = entry.sequence
-                try:
-                    _apply(store, record.decode(entry.kind, entry.payload, store.schema))
-                except (ValueError, VecdbError) as error:
-                    self.lose(f"{log.path}: record {last}: {error}", "this write")
+            try:
+                self._replay_log(store, log)
+            except CorruptionError as error:
+                self.lose(error, "the rest of this log")
+
+    def _replay_log(self, store: Store, log: WalReader) -> None:
+        last = log.first - 1
+        for entry in log.salvage():
+            if entry.sequence != last + 1:
+                self.lose(f"{log.path}: damaged records", f"{last + 1} to {entry.sequence - 1}")
+            last = entry.sequence
+            try:
+                _apply(store, record.decode(entry.kind, entry.payload, store.schema))
+            except (ValueError, VecdbError) as error:
+                self.lose(f"{log.path}: record {last}: {error}", "this write")
 
     def _numbers(self, kind: str) -> list[int]:
         found = (names.number_of(name, kind) for name in self.directory.names())

@@ -52,6 +52,7 @@ HEADER_SIZE = 64
 _HEADER = struct.Struct("<8sII16sQQQ")
 _RECORD = struct.Struct("<IIQB7x")
 _HASH = struct.Struct("<Q")
+_HASHED_TIMES = 16  # what a search for a later record may hash, in lengths of the tail
 _CHUNK = 1 << 20  # bytes read at a time: a record of one row has 2 kB
 RECORD_SIZE = _RECORD.size + _HASH.size
 
@@ -204,14 +205,35 @@ class WalReader:
         return fs.read_at(self._fd, self.path, self.position, max(self.length() - self.position, 0))
 
     def _next_in(self, tail: bytes) -> tuple[int, int] | None:
-        """Where in the bytes from `position` on a valid record begins, and the number before it."""
+        """Where in the bytes from `position` on a valid record begins, and the number before it.
+
+        Raises CorruptionError when many times the tail would have to be hashed to know: rows can
+        be made up so that records seem to begin everywhere.
+        """
+        view = memoryview(tail)
+        left = _HASHED_TIMES * len(tail)
         place = tail.find(_MAGIC_BYTES)
-        while place >= 0:
-            record = self._record_at(self.position + place, None)
-            if record is not None:
-                return self.position + place, record.sequence - 1
+        while 0 <= place <= len(tail) - RECORD_SIZE:
+            _, size, sequence, _ = _RECORD.unpack_from(tail, place)
+            start = place + RECORD_SIZE
+            if start + size <= len(tail) and sequence > self.sequence:
+                payload = view[start : start + size]
+                if self._is_whole(view[place:start], payload):
+                    return self.position + place, sequence - 1
+                left -= size
+            if left < 0:
+                raise CorruptionError(
+                    describe(str(self.path), expected=f"record {self.sequence + 1} at byte "
+                             f"{self.position}", got="bytes that imitate records",
+                             fix="run `python -m vecdb repair`")
+                )  # fmt: skip
             place = tail.find(_MAGIC_BYTES, place + 1)
         return None
+
+    def _is_whole(self, head: memoryview, payload: memoryview) -> bool:
+        digest = xxhash.xxh3_64(head[: _RECORD.size], seed=self.salt)
+        digest.update(payload)
+        return bool(digest.intdigest() == _HASH.unpack_from(head, _RECORD.size)[0])
 
     def length(self) -> int:
         """Bytes in the file now."""
@@ -227,22 +249,18 @@ class WalReader:
         if getattr(self, "_fd", -1) >= 0:
             self.close()
 
-    def _record_at(self, position: int, expected: int | None) -> WalRecord | None:
-        """The valid record at a position; `expected` None takes any later sequence number."""
+    def _record_at(self, position: int, expected: int) -> WalRecord | None:
+        """The valid record of that number at a position."""
         head = self._read(position, RECORD_SIZE)
         if len(head) < RECORD_SIZE:
             return None
         magic, size, sequence, kind = _RECORD.unpack_from(head)
-        if magic != RECORD_MAGIC:
-            return None
-        if sequence != expected if expected is not None else sequence <= self.sequence:
+        if magic != RECORD_MAGIC or sequence != expected:
             return None
         payload = self._read(position + RECORD_SIZE, size)
         if len(payload) < size:
             return None
-        digest = xxhash.xxh3_64(head[: _RECORD.size], seed=self.salt)
-        digest.update(payload)
-        if digest.intdigest() != _HASH.unpack_from(head, _RECORD.size)[0]:
+        if not self._is_whole(head, payload):
             self._chunk = memoryview(b"")  # a writer may have been in the middle of it: look anew
             return None
         return WalRecord(sequence, kind, payload)
