@@ -65,6 +65,24 @@ def test_block_hashes_are_the_hashes_of_blocks_however_the_section_was_written(
     container.verify("pieces")
 
 
+def test_released_blocks_leave_resident_memory_and_read_the_same_again(tmp_path: Path) -> None:
+    """Pages behind the end belong to somebody else: they are left alone."""
+    data = np.random.default_rng(2).integers(0, 256, 5 * f.BLOCK // 2).astype("u1")
+    container = opened(tmp_path, written(tmp_path, {"data": data}))
+
+    def resident() -> int:
+        """Pages of the file that this process has, in KiB."""
+        maps = Path("/proc/self/smaps").read_text().split(NAME)[1]
+        return int(maps.split("Rss:")[1].split()[0])
+
+    container.verify("data")
+    assert resident() >= data.nbytes // 1024
+    container.release_blocks("data", 0, 2)
+    container.release_blocks("data", 2, 4)
+    assert resident() < 64
+    np.testing.assert_array_equal(container.array("data", "u1", data.shape), data)
+
+
 def test_a_hole_reads_as_zeros_takes_no_space_and_passes_its_hashes(tmp_path: Path) -> None:
     writer = ContainerWriter(Directory(tmp_path), NAME, f.Header(f.Kind.SEGMENT, STORE, 7))
     writer.begin("sparse", f.PAGE)

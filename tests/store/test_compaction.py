@@ -10,7 +10,7 @@ import pytest
 
 from vecdb.errors import CorruptionError
 from vecdb.schema import Schema
-from vecdb.segment import fs
+from vecdb.segment import fs, memory
 from vecdb.store import compaction
 from vecdb.store.commit import new_segment as real_new_segment
 
@@ -242,4 +242,21 @@ def test_swaps_under_searching_threads_show_one_version_at_a_time(lab: Any) -> N
     for thread in threads:
         thread.join()
     assert not errors
+    store.close()
+
+
+def test_segments_are_not_merged_beyond_what_memory_can_index(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enough = 2 * 1_000 * memory.build_bytes(16, 16)
+    monkeypatch.setattr(memory, "usable_memory", lambda: enough)
+    store = lab.create(sync="os")
+    for start in range(0, 2_100, 300):
+        store.append(lab.batch(range(start, start + 300)))
+        store.flush()
+    store.optimize()
+    assert sorted(part.data.rows for part in store.snapshot.parts) == [300, 900, 900]
+    monkeypatch.undo()
+    store.optimize()
+    assert [part.data.rows for part in store.snapshot.parts] == [2_100]
     store.close()

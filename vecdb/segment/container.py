@@ -173,6 +173,11 @@ class Container:
                 f"changed bytes in {len(bad)} of {section.blocks} blocks, the first at {first}",
             )
 
+    def release_blocks(self, name: str, start: int, stop: int) -> None:
+        """Blocks that were hashed need not stay in this process's resident memory."""
+        offset = self._section(name).offset
+        self.mapping.release(offset + start * f.BLOCK, (stop - start) * f.BLOCK)
+
     def bad_blocks(self, name: str, start: int = 0, stop: int | None = None) -> list[int]:
         """Numbers of the blocks, of all or some, whose bytes have changed; all of them when their
         hashes have."""

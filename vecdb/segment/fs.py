@@ -134,6 +134,14 @@ class Mapping:
             start = offset // mmap.PAGESIZE * mmap.PAGESIZE
             _libc.madvise(self.address + start, offset + length - start, mmap.MADV_WILLNEED)
 
+    def release(self, offset: int, length: int) -> None:
+        """Take the whole pages of a range out of this process's resident memory again; they stay
+        in the page cache."""
+        start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = min(offset + length, self.length) // mmap.PAGESIZE * mmap.PAGESIZE
+        if start < end:
+            _libc.madvise(self.address + start, end - start, mmap.MADV_DONTNEED)
+
     @contextlib.contextmanager
     def streaming(self) -> Iterator[None]:
         """Have read-ahead on while the file is read from front to back."""

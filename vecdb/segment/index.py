@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from vecdb.errors import CorruptionError
 from vecdb.segment import format as f
+from vecdb.segment.memory import usable_memory
 from vecdb.segment.sparse import little_endian
 from vecdb.segment.writer import ContainerWriter
 
@@ -133,10 +134,9 @@ class Index:
 
 def _has_room(index: Index) -> bool:
     """Take an index in among those checked in the background, if they fit into memory together."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     _checked[:] = [reference for reference in _checked if reference() is not None]
     lengths = [held.file.length for reference in _checked if (held := reference()) is not None]
-    if sum(lengths) + index.file.length > _SHARE * memory:
+    if sum(lengths) + index.file.length > _SHARE * usable_memory():
         return False
     _checked.append(weakref.ref(index))
     return True
@@ -158,6 +158,7 @@ def _goes_on(index: Index | None, name: str, start: int, stop: int) -> bool:
         return False
     try:
         index.file.verify_blocks(name, start, stop)
+        index.file.release_blocks(name, start, stop)
     except CorruptionError as error:
         index.give_up(error)
         return False

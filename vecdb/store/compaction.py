@@ -3,7 +3,7 @@
 Segments are merged size-tiered: tier 0 holds up to 1,024 rows and each further tier four times
 as many; four segments of a tier become one. So there are at most three of each size, a row is
 rewritten log4(n) times, and 50 sessions of one added row leave a handful of files. None grows
-beyond what half of the memory can build a graph of (:mod:`vecdb.store.memory`). A segment
+beyond what half of the memory can build a graph of (:mod:`vecdb.segment.memory`). A segment
 with a fifth of its rows deleted is rewritten alone. Vectors are checked and
 copied in one pass; :func:`vecdb.store.commit.new_segment` says what is held in memory.
 
@@ -27,9 +27,9 @@ from vecdb.segment import Segment, bitmap
 from vecdb.segment.container import Container
 from vecdb.segment.format import Header, Kind
 from vecdb.segment.index import write_index
+from vecdb.segment.memory import indexable_rows
 from vecdb.store import names
 from vecdb.store.commit import Edit, commit, new_segment
-from vecdb.store.memory import indexable_rows
 from vecdb.store.snapshot import Part
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
-"""How large a segment may grow: its rows are streamed, but its graph is built in memory."""
+"""What memory allows: how large a segment may grow, whose graph is built in memory."""
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,8 +34,10 @@ def build_bytes(dim: int, M: int) -> int:
     return 2 * record + 6 * degree + 4 * dim + degree * (8 + dim // 4) + 8 * degree + 40
 
 
+@functools.cache
 def usable_memory() -> int:
-    """Bytes of memory of the machine, or of the control group when that allows less."""
+    """Bytes of memory of the machine, or of the control group when that allows less; looked up
+    once in a process."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for file in _limit_files():
         try:
