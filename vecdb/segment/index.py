@@ -3,8 +3,9 @@
 An index is derived data. Whatever is wrong with it, the segment answers by exact scan and the
 index is built anew; it never makes a distance wrong.
 
-Sections up to 16 MiB are hashed before they are used. Larger ones are used at once and hashed
-meanwhile by a thread: the first search in a graph of a million rows would wait 0.1 s otherwise.
+A graph whose sections have up to 16 MiB each is hashed before it is used. Of a larger one this
+holds for sections up to 1 MiB, the others are used at once and hashed meanwhile by a thread: the
+first search in a graph of a million rows would wait 0.1 s otherwise.
 Until damage is found it can cost recall, no more: a search checks each link that it follows and
 takes its distances from the vectors. Indexes that exceed a quarter of memory together are not read
 for this, since that would push out what searches need; there ``verify()`` or ``verify="full"``
@@ -39,6 +40,7 @@ _log = logging.getLogger("vecdb")
 _DTYPE = re.compile(r"[<|][iuf][1248]")
 _MAX_AXES = 3
 HASHED_BYTES = 16 << 20  # hashed in a millisecond; a graph of 10,000 rows of 128 dimensions
+_AT_ONCE = 1 << 20  # what is hashed before it is used of a graph with larger sections
 _STEP = 16  # blocks that a check in the background hashes before it asks whether to go on
 
 _PAUSE = 0.5  # seconds that the first searches have the disk for themselves
@@ -183,8 +185,8 @@ def write_index(directory: Directory, name: str, header: f.Header, graph: Graph)
 def open_graph(container: Container, rows: int, dim: int, *, verify: bool = False) -> Graph:
     """The graph over the mapped file.
 
-    Sections up to :data:`HASHED_BYTES` are hashed and every link in them is checked, so is
-    everything with `verify`. Of a larger section the block hashes alone are, 8 bytes a MiB.
+    When no section is larger than :data:`HASHED_BYTES`, and with `verify`, all are hashed and every
+    link is checked. Else small sections are, and of a large one the block hashes, 8 bytes a MiB.
 
     Raises
     ------
@@ -199,14 +201,16 @@ def open_graph(container: Container, rows: int, dim: int, *, verify: bool = Fals
     if meta.get("rows") != rows or not isinstance(described, dict) or not isinstance(facts, dict):
         raise container.damaged(f"an index of {rows} rows", f"{meta.get('rows')!r}"[:40])
     whole = verify or all(s.length <= HASHED_BYTES for s in container.sections.values())
-    arrays = {name: _array(container, name, entry, verify) for name, entry in described.items()}
+    limit = None if whole else _AT_ONCE
+    arrays = {name: _array(container, name, entry, limit) for name, entry in described.items()}
     try:
         return Graph.from_arrays(arrays, facts, rows, dim, check_links=whole)
     except (ValueError, TypeError, KeyError) as error:
         raise container.damaged("a usable graph", str(error)[:200]) from None
 
 
-def _array(container: Container, name: str, entry: Any, verify: bool) -> Any:
+def _array(container: Container, name: str, entry: Any, limit: int | None) -> Any:
+    """A section, hashed when it has up to `limit` bytes."""
     try:
         kind, shape = entry
         extents = tuple(int(extent) for extent in shape)
@@ -220,7 +224,7 @@ def _array(container: Container, name: str, entry: Any, verify: bool) -> Any:
     ):
         raise container.damaged(f"dtype and shape of {name!r}", f"{entry!r}"[:80])
     array = container.array(name, kind, extents, verify=False)
-    if verify or array.nbytes <= HASHED_BYTES:
+    if limit is None or array.nbytes <= limit:
         container.verify(name)
     else:
         container.block_hashes(name)
