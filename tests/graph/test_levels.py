@@ -19,7 +19,7 @@ def tight(rows: int, centers: np.ndarray, spread: float) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def built():
-    return graph.build(RNG.standard_normal((2500, 24)).astype(np.float32), "l2", ef_construction=64)
+    return graph.build(RNG.standard_normal((4500, 24)).astype(np.float32), "l2", ef_construction=64)
 
 
 def positions(built: graph.Graph) -> np.ndarray:
@@ -54,21 +54,21 @@ def naive(built: graph.Graph, own: np.ndarray) -> int:
 
 
 def test_a_level_is_a_sample_within_the_next_and_links_stay_within_it(built):
-    sizes = level_sizes(levels_of(2500))
-    assert sizes.tolist() == [64, 512]
+    sizes = level_sizes(levels_of(4500))
+    assert sizes.tolist() == [32, 512]
     sample, links = built.arrays["upper_rows"], built.arrays["upper_links"]
     assert len(np.unique(sample)) == len(sample) == 512
-    assert links.shape == (576, WIDTH)
+    assert links.shape == (544, WIDTH)
     assert sample[0] == built.meta["entry"]
-    assert links[:64].max() < 64
-    assert links[64:].max() < 512
+    assert links[:32].max() < 32
+    assert links[32:].max() < 512
     assert ((links >= 0).sum(axis=1) > 2).all()
-    for size, level in ((64, links[:64]), (512, links[64:])):
+    for size, level in ((32, links[:32]), (512, links[32:])):
         assert not (level == np.arange(size)[:, None]).any()
 
 
 def test_few_rows_have_no_upper_level():
-    assert [levels_of(n) for n in (0, 1, 255, 256, 2047, 2048, 1 << 20)] == [0, 0, 0, 1, 1, 2, 5]
+    assert [levels_of(n) for n in (0, 1, 255, 256, 4095, 4096, 1 << 20)] == [0, 0, 0, 1, 1, 2, 4]
 
 
 def test_the_descent_is_the_greedy_one(built):
@@ -79,19 +79,19 @@ def test_the_descent_is_the_greedy_one(built):
         assert enter(built, own) == naive(built, own)
 
 
-@pytest.mark.parametrize("bad", [2500, -2, 2**31 - 1, -(2**31)])
+@pytest.mark.parametrize("bad", [4500, -2, 2**31 - 1, -(2**31)])
 def test_what_a_damaged_level_says_is_passed_over(built, bad):
     links, sample = built.arrays["upper_links"].copy(), built.arrays["upper_rows"].copy()
     links[:, ::2] = bad
     sample[1::2] = bad
     arrays = {**built.arrays, "upper_links": links, "upper_rows": sample}
     with pytest.raises(ValueError, match="upper level"):
-        graph.Graph.from_arrays(arrays, built.meta, 2500, 24)
-    lazy = graph.Graph.from_arrays(arrays, built.meta, 2500, 24, check_links=False)
+        graph.Graph.from_arrays(arrays, built.meta, 4500, 24)
+    lazy = graph.Graph.from_arrays(arrays, built.meta, 4500, 24, check_links=False)
     for row in positions(built)[:20]:
         own = np.zeros(32, np.float32)
         own[:24] = row
-        assert 0 <= enter(lazy, own) < 2500
+        assert 0 <= enter(lazy, own) < 4500
 
 
 @pytest.mark.parametrize("seeded", [False, True])

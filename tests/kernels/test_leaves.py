@@ -96,21 +96,49 @@ def test_a_dot_of_codes_leaves_out_the_bytes_after_its_end(leaves, count):
     assert leaves.dot_codes(left.ctypes.data, right.ctypes.data, count) == expected
 
 
+@pytest.mark.parametrize("count", LENGTHS)
+def test_floats_become_bytes_with_their_sum_and_squares(leaves, count):
+    rng = np.random.default_rng(count)
+    floats = rng.standard_normal(count).astype(np.float32)
+    floats[rng.integers(count)] = -5
+    part = unaligned(floats)
+    assert leaves.peak(part.ctypes.data, count) == 5
+    out = np.full(count + 32, 7, np.uint8)
+    total, squares = leaves.quantize(part.ctypes.data, count, np.float32(127 / 5), out.ctypes.data)
+    expected = np.floor(floats * np.float32(127 / 5) + np.float32(0.5))
+    codes = out[:count].astype(float) - 128
+    assert np.abs(codes - expected).max() <= 1  # a fused multiply-add may round the other way
+    assert (codes != expected).mean() < 0.02
+    assert codes.min() == -127
+    assert total == codes.sum()
+    assert squares == pytest.approx((codes**2).sum())
+    padded = -(-count // 16) * 16
+    assert (out[count:padded] == 128).all()
+    assert (out[padded:] == 7).all()
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 6])
 @pytest.mark.parametrize(("blocks", "groups"), [(1, 1), (2, 3), (8, 5), (9, 26)])
-def test_a_projection_is_a_matrix_product(leaves, blocks, groups):
+def test_a_projection_is_a_matrix_product(leaves, blocks, groups, count):
     rng = np.random.default_rng(groups)
     codes = rng.integers(0, 256, (16 * blocks, 4 * groups), dtype=np.uint8)
     matrix = np.ascontiguousarray(codes.reshape(blocks, 16, groups, 4).transpose(0, 2, 1, 3))
     scales = rng.random(16 * blocks, np.float32)
-    query = rng.integers(1, 256, 4 * groups, dtype=np.uint8)
-    out = np.zeros(16 * blocks, np.float32)
-    total = int((query.astype(int) - 128).sum())
+    queries = rng.integers(1, 256, (count, 4 * groups), dtype=np.uint8)
+    values = queries.astype(int) - 128
+    units = rng.random(count).astype(np.float32)
+    records = np.zeros((count, 4 * groups + 12), np.uint8)
+    records[:, : 4 * groups] = queries
+    records[:, -8:-4] = units[:, None].view(np.uint8)
+    records[:, -4:] = values.sum(axis=1).astype(np.int32)[:, None].view(np.uint8)
+    out = np.zeros((count, 16 * blocks + 3), np.float32)
     leaves.project(
-        matrix.ctypes.data, scales.ctypes.data, query.ctypes.data, blocks, groups,
-        np.float32(0.5), total, out.ctypes.data,
+        matrix.ctypes.data, scales.ctypes.data, records.ctypes.data, 4 * groups + 12, count,
+        blocks, groups, out.ctypes.data, 4 * (16 * blocks + 3),
     )  # fmt: skip
-    exact = (codes.astype(int) - 128) @ (query.astype(int) - 128)
-    np.testing.assert_allclose(out, exact * scales * 0.5, rtol=1e-5, atol=1e-2)
+    exact = (codes.astype(int) - 128) @ values.T * scales[:, None] * units
+    np.testing.assert_allclose(out[:, :-3].T, exact, rtol=1e-5, atol=2e-2)
+    assert not out[:, -3:].any()
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

@@ -1,6 +1,6 @@
 """Upper levels: where a search enters the ground level, HNSW's way (Malkov & Yashunin, 2016).
 
-Level l holds a random sample of ``64 * 8**l`` rows, each level within the next; a row there has up
+Level l holds a random sample of ``32 * 16**l`` rows, each level within the next; a row there has up
 to 16 diverse links. A search goes greedily from the entry down, by the distances of records, and
 begins its walk where the descent ends: without it 50 tight clusters left most answers in clusters
 that no walk came to (recall .14).
@@ -21,8 +21,8 @@ from vecdb.quant.record import record_distance
 
 __all__ = ["WIDTH", "descend", "level_sizes", "levels_of"]
 
-FIRST = 64
-FACTOR = 8
+FIRST = 32
+FACTOR = 16  # 8 cost 2 % of QPS at 784 dimensions, and found no more
 WIDTH = 16
 """Links of a row on an upper level."""
 
@@ -33,9 +33,9 @@ def level_sizes(levels: int) -> NDArray[np.int64]:
 
 
 def levels_of(rows: int) -> int:
-    """Upper levels of a graph: the lowest has at most a quarter of its rows."""
+    """Upper levels of a graph: the lowest has at most an eighth of its rows."""
     levels = 0
-    while 4 * FIRST * FACTOR**levels <= rows:
+    while 8 * FIRST * FACTOR**levels <= rows:
         levels += 1
     return levels
 

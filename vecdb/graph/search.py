@@ -235,8 +235,10 @@ def _call(rows: int, k: int, ef: int, every: bool, knobs: Knobs) -> NDArray[np.i
     """The numbers that :data:`vecdb.graph.traverse.CALL` names."""
     if k < 1:
         raise ArgumentError(describe("k", expected="an integer >= 1", got=k, fix="ask for a hit"))
+    ef = max(ef, k)
     pool = max(min(ef, rows), min(k + SPARE, rows)) + 7 & ~7
     hashed = rows >= HASHED_ROWS
     return np.array(
-        [k, pool, pool, every, knobs.prefetch, knobs.pruning, knobs.codes, hashed], np.int64
+        [k, pool, pool, every, knobs.prefetch, knobs.pruning, knobs.codes, hashed, ef],
+        np.int64,
     )

@@ -22,6 +22,7 @@ from vecdb.kernels.vector import (
     blend_u8,
     dpbusd,
     even_i64,
+    floor_f32,
     fma,
     head_f16,
     head_f32,
@@ -31,12 +32,14 @@ from vecdb.kernels.vector import (
     load_u8,
     max_f32,
     max_i64,
+    max_of_f32,
     min_i64,
     mul_f32,
     or_u8,
     permute_u8,
     prefetch,
     read_f32,
+    read_i32,
     read_i64,
     repeat_flipped,
     shift_u8,
@@ -56,8 +59,8 @@ from vecdb.kernels.vector import (
 )  # fmt: skip
 
 __all__ = [
-    "distance", "distance4", "dot_codes", "estimate", "fill_table", "pool_insert", "pool_next",
-    "prefetch_bytes", "project", "trailing_zeros",
+    "distance", "distance4", "dot_codes", "estimate", "fill_table", "peak", "pool_insert",
+    "pool_next", "prefetch_bytes", "project", "quantize", "trailing_zeros",
 ]  # fmt: skip
 
 _SELECT = ((np.arange(64) % 4) << 4).astype(np.uint8)  # which of a chunk's four tables a byte uses
@@ -204,19 +207,56 @@ def dot_codes(u, v, count):
     return sum_i32(add_i32(add_i32(s0, s1), add_i32(s2, s3)))
 
 
+@jit("f4(i8, i8)")
+def peak(x, count):
+    """The greatest magnitude among floats."""
+    zero = splat_f32(np.float32(0))
+    most = zero
+    whole = count // 16 * 16
+    for i in range(0, whole, 16):
+        value = load_f32(x + 4 * i)
+        most = max_f32(most, max_f32(value, sub_f32(zero, value)))
+    if count > whole:
+        value = head_f32(x + 4 * whole, (1 << (count - whole)) - 1)
+        most = max_f32(most, max_f32(value, sub_f32(zero, value)))
+    return max_of_f32(most)
+
+
+@jit("UniTuple(f4, 2)(i8, i8, f4, i8)")
+def quantize(x, count, inverse, out):
+    """Write floats times `inverse`, rounded, as bytes + 128, and bytes of 128 up to the next
+    multiple of 16; return the sum of the rounded values and of their squares."""
+    scale, half = splat_f32(inverse), splat_f32(np.float32(0.5))
+    middle = splat_f32(np.float32(128))
+    total = squares = splat_f32(np.float32(0))
+    for i in range(0, count, 16):
+        value = (
+            load_f32(x + 4 * i) if i + 16 <= count else head_f32(x + 4 * i, (1 << count - i) - 1)
+        )
+        code = floor_f32(fma(value, scale, half))
+        store_u8x16(out + i, add_f32(code, middle))
+        total = add_f32(total, code)
+        squares = fma(code, code, squares)
+    return sum_f32(total), sum_f32(squares)
+
+
 @jit(inline=True)
 def _store_products(sums, total, unit, scales, at):
     s = fma(to_f32(sums), splat_f32(unit), splat_f32(np.float32(-128 * total) * unit))
     store_f32(at, mul_f32(s, load_f32(scales)))
 
 
-@jit("void(i8, i8, i8, i8, i8, f4, i8, i8)")
-def project(matrix, scales, codes, blocks, groups, unit, total, out):
-    """out = matrix @ query, from bytes (value + 128) of both.
+@jit(inline=True)
+def _store_pair(first, second, header, scales, at):
+    unit, total = read_f32(header + 4), read_i32(header + 8)
+    _store_products(first, total, unit, scales, at)
+    _store_products(second, total, unit, scales + 64, at + 64)
 
-    The matrix stands in blocks of 16 rows: for every group of four columns, four bytes of each
-    row. `codes` are the query's columns, a multiple of four, whose codes sum to `total`.
-    """
+
+@jit("void(i8, i8, i8, i8, i8, i8)")
+def _project_one(matrix, scales, codes, blocks, groups, out):
+    """One record; takes as long as the matrix takes to come out of the second cache level."""
+    unit, total = read_f32(codes + 4 * groups + 4), read_i32(codes + 4 * groups + 8)
     m, q, o, f = matrix, codes, out, scales
     step = groups * 64
     b = 0
@@ -256,6 +296,57 @@ def project(matrix, scales, codes, blocks, groups, unit, total, out):
             s0 = dpbusd(s0, load_u8(at), repeat_flipped(q + 4 * groups - 4))
         _store_products(add_i32(s0, s1), total, unit, f + b * 64, o + b * 64)
         b += 1
+
+
+@jit("void(i8, i8, i8, i8, i8, i8, i8)")
+def _project_four(matrix, scales, codes, stride, groups, out, width):
+    """Two blocks of the matrix for four records at once: a quarter of the cache traffic."""
+    a, b, c, d = codes, codes + stride, codes + 2 * stride, codes + 3 * stride
+    a0, a1, b0, b1 = zero_i32(), zero_i32(), zero_i32(), zero_i32()
+    c0, c1, d0, d1 = zero_i32(), zero_i32(), zero_i32(), zero_i32()
+    at, step = matrix, 64 * groups
+    for g in range(0, 4 * groups, 4):
+        x, y = load_u8(at), load_u8(at + step)
+        v = repeat_flipped(a + g)
+        a0, a1 = dpbusd(a0, x, v), dpbusd(a1, y, v)
+        v = repeat_flipped(b + g)
+        b0, b1 = dpbusd(b0, x, v), dpbusd(b1, y, v)
+        v = repeat_flipped(c + g)
+        c0, c1 = dpbusd(c0, x, v), dpbusd(c1, y, v)
+        v = repeat_flipped(d + g)
+        d0, d1 = dpbusd(d0, x, v), dpbusd(d1, y, v)
+        at += 64
+    _store_pair(a0, a1, a + 4 * groups, scales, out)
+    _store_pair(b0, b1, b + 4 * groups, scales, out + width)
+    _store_pair(c0, c1, c + 4 * groups, scales, out + 2 * width)
+    _store_pair(d0, d1, d + 4 * groups, scales, out + 3 * width)
+
+
+@jit("void(i8, i8, i8, i8, i8, i8, i8, i8, i8)")
+def project(matrix, scales, codes, stride, count, blocks, groups, out, width):
+    """Products of a matrix of bytes with the vectors of `count` records, `stride` bytes apart.
+
+    The matrix stands in blocks of 16 rows: for every group of four columns, four bytes (value +
+    128) of each row. A record is its bytes (value + 128), four for each group, then float32 (not
+    read here), float32 unit, int32 sum of the values. The results stand `width` bytes apart.
+    """
+    i = 0
+    while i + 4 <= count:
+        at, there = codes + i * stride, out + i * width
+        for b in range(0, blocks - 1, 2):
+            here = matrix + b * groups * 64
+            _project_four(here, scales + 64 * b, at, stride, groups, there + 64 * b, width)
+        i += 4
+        if blocks & 1:
+            last = blocks - 1
+            for j in range(4):
+                _project_one(
+                    matrix + last * groups * 64, scales + 64 * last, at + j * stride, 1, groups,
+                    there + j * width + 64 * last,
+                )  # fmt: skip
+    while i < count:
+        _project_one(matrix, scales, codes + i * stride, blocks, groups, out + i * width)
+        i += 1
 
 
 @jit("UniTuple(f4, 2)(i8, i8, i8, i8)")

@@ -11,10 +11,12 @@ if AVX512:
         dot_codes,
         estimate,
         fill_table,
+        peak,
         pool_insert,
         pool_next,
         prefetch_bytes,
         project,
+        quantize,
         trailing_zeros,
     )
 else:
@@ -24,10 +26,12 @@ else:
         dot_codes,
         estimate,
         fill_table,
+        peak,
         pool_insert,
         pool_next,
         prefetch_bytes,
         project,
+        quantize,
         trailing_zeros,
     )
 
@@ -37,9 +41,11 @@ __all__ = [
     "dot_codes",
     "estimate",
     "fill_table",
+    "peak",
     "pool_insert",
     "pool_next",
     "prefetch_bytes",
     "project",
+    "quantize",
     "trailing_zeros",
 ]

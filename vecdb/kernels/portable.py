@@ -11,6 +11,7 @@ import numpy as np
 from vecdb.kernels.jit import jit
 from vecdb.kernels.memory import (
     read_f32,
+    read_i32,
     read_i64,
     read_u8,
     read_u16,
@@ -20,8 +21,8 @@ from vecdb.kernels.memory import (
 )
 
 __all__ = [
-    "distance", "distance4", "dot_codes", "estimate", "fill_table", "pool_insert", "pool_next",
-    "prefetch_bytes", "project", "trailing_zeros",
+    "distance", "distance4", "dot_codes", "estimate", "fill_table", "peak", "pool_insert",
+    "pool_next", "prefetch_bytes", "project", "quantize", "trailing_zeros",
 ]  # fmt: skip
 
 
@@ -84,22 +85,51 @@ def dot_codes(u, v, count):
     return total
 
 
-@jit("void(i8, i8, i8, i8, i8, f4, i8, i8)")
-def project(matrix, scales, codes, blocks, groups, unit, total, out):
-    """out = matrix @ query, from bytes (value + 128) of both.
+@jit("f4(i8, i8)")
+def peak(x, count):
+    """The greatest magnitude among floats."""
+    most = np.float32(0)
+    for i in range(count):
+        most = max(most, abs(read_f32(x + 4 * i)))
+    return most
 
-    The matrix stands in blocks of 16 rows: for every group of four columns, four bytes of each
-    row. `codes` are the query's columns, a multiple of four, whose codes sum to `total`.
+
+@jit("UniTuple(f4, 2)(i8, i8, f4, i8)")
+def quantize(x, count, inverse, out):
+    """Write floats times `inverse`, rounded, as bytes + 128, and bytes of 128 up to the next
+    multiple of 16; return the sum of the rounded values and of their squares."""
+    total = np.float32(0)
+    squares = np.float32(0)
+    for i in range(count):
+        code = np.floor(read_f32(x + 4 * i) * inverse + np.float32(0.5))
+        write_u8(out + i, np.uint8(code + np.float32(128)))
+        total += code
+        squares += code * code
+    for i in range(count, count + 15 & ~15):
+        write_u8(out + i, np.uint8(128))
+    return total, squares
+
+
+@jit("void(i8, i8, i8, i8, i8, i8, i8, i8, i8)")
+def project(matrix, scales, codes, stride, count, blocks, groups, out, width):
+    """Products of a matrix of bytes with the vectors of `count` records, `stride` bytes apart.
+
+    The matrix stands in blocks of 16 rows: for every group of four columns, four bytes (value +
+    128) of each row. A record is its bytes (value + 128), four for each group, then float32 (not
+    read here), float32 unit, int32 sum of the values. The results stand `width` bytes apart.
     """
-    for row in range(16 * blocks):
-        at = matrix + (row >> 4) * groups * 64 + (row & 15) * 4
-        sums = np.int32(0)
-        for g in range(groups):
-            for i in range(4):
-                code = np.int32(read_u8(codes + 4 * g + i)) - np.int32(128)
-                sums += np.int32(read_u8(at + g * 64 + i)) * code
-        value = (np.float32(sums) - np.float32(128 * total)) * unit
-        write_f32(out + 4 * row, value * read_f32(scales + 4 * row))
+    for i in range(count):
+        own = codes + i * stride
+        unit, total = read_f32(own + 4 * groups + 4), read_i32(own + 4 * groups + 8)
+        for row in range(16 * blocks):
+            at = matrix + (row >> 4) * groups * 64 + (row & 15) * 4
+            sums = np.int32(0)
+            for g in range(groups):
+                for j in range(4):
+                    code = np.int32(read_u8(own + 4 * g + j)) - np.int32(128)
+                    sums += np.int32(read_u8(at + g * 64 + j)) * code
+            value = (np.float32(sums) - np.float32(128 * total)) * unit
+            write_f32(out + i * width + 4 * row, value * read_f32(scales + 4 * row))
 
 
 @jit("UniTuple(f4, 2)(i8, i8, i8, i8)")

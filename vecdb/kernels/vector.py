@@ -32,6 +32,7 @@ __all__ = [
     "blend_u8",
     "dpbusd",
     "even_i64",
+    "floor_f32",
     "fma",
     "head_f16",
     "head_f32",
@@ -41,6 +42,7 @@ __all__ = [
     "load_u8",
     "max_f32",
     "max_i64",
+    "max_of_f32",
     "min_i64",
     "mul_f32",
     "or_u8",
@@ -291,6 +293,18 @@ def mul_f32(builder: Any, x: Any, y: Any) -> Any:
 def max_f32(builder: Any, x: Any, y: Any) -> Any:
     """The greater of two floats; a NaN in `x` stays."""
     return builder.select(builder.fcmp_ordered("<", x, y), y, x)
+
+
+@_operation(F32, F32)
+def floor_f32(builder: Any, x: Any) -> Any:
+    """The greatest whole number below each float."""
+    return _call(builder, "llvm.floor.v16f32", F32.ir, x)
+
+
+@_operation(types.float32, F32)
+def max_of_f32(builder: Any, x: Any) -> Any:
+    """The greatest of the 16 lanes."""
+    return _call(builder, "llvm.vector.reduce.fmax.v16f32", _F32, x)
 
 
 @_operation(types.float32, F32)

@@ -20,8 +20,8 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.kernels.jit import jit
-from vecdb.kernels.leaves import distance, dot_codes
-from vecdb.kernels.memory import address, read_f32, read_i32, write_f32, write_i32, write_u8
+from vecdb.kernels.leaves import distance, dot_codes, peak, quantize
+from vecdb.kernels.memory import address, read_f32, read_i32, write_f32, write_i32
 
 __all__ = ["FLOAT_DIMS", "encode_record", "encode_records", "header", "record_bytes",
            "record_distance"]  # fmt: skip
@@ -55,19 +55,9 @@ def encode_record(x, inner, at):
         write_f32(end + 4, np.float32(1))
         write_i32(end + 8, np.int32(0))
         return
-    largest = np.float32(0)
-    for i in range(inner):
-        largest = max(largest, abs(read_f32(x + 4 * i)))
-    scale = largest / np.float32(127)
+    scale = peak(x, inner) / np.float32(127)
     inverse = np.float32(1) / scale if scale > 0 else np.float32(0)
-    total = np.float32(0)  # exact: whole numbers below 2^24; numba would widen integers to 64 bits
-    squares = np.float32(0)
-    for i in range(inner):
-        code = np.uint8(read_f32(x + 4 * i) * inverse + np.float32(128.5))
-        write_u8(at + i, code)
-        value = np.float32(code) - np.float32(128)
-        total += value
-        squares += value * value
+    total, squares = quantize(x, inner, inverse, at)
     write_f32(end, scale * scale * squares)
     write_f32(end + 4, scale)
     write_i32(end + 8, np.int32(total))
