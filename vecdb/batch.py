@@ -71,22 +71,14 @@ def as_vectors(data: Any, schema: Schema) -> npt.NDArray[Any]:
         array = array.reshape(0, schema.dim)
     if array.ndim != 2:
         raise DimensionError(
-            describe(
-                "vectors",
-                expected=f"shape (n, {schema.dim})",
-                got=f"shape {array.shape}",
-                fix="pass one row per vector; for a single vector use vector[None, :]",
-            )
-        )
+            describe("vectors", expected=f"shape (n, {schema.dim})", got=f"shape {array.shape}",
+                     fix="pass one row per vector; for a single vector use vector[None, :]")
+        )  # fmt: skip
     if array.shape[1] != schema.dim:
         raise DimensionError(
-            describe(
-                "vectors",
-                expected=f"dim {schema.dim}",
-                got=f"dim {array.shape[1]}",
-                fix="embed with the model that this collection was created for",
-            )
-        )
+            describe("vectors", expected=f"dim {schema.dim}", got=f"dim {array.shape[1]}",
+                     fix="embed with the model that this collection was created for")
+        )  # fmt: skip
     with np.errstate(over="ignore"):
         stored = np.ascontiguousarray(array, dtype=schema.dtype)
     refuse_unusable_rows(stored, schema, "vectors")
@@ -106,13 +98,10 @@ def as_queries(data: Any, schema: Schema) -> tuple[npt.NDArray[np.float32], bool
     array = _float_array(data, "query")
     if array.ndim not in (1, 2) or array.shape[-1] != schema.dim:
         raise DimensionError(
-            describe(
-                "query",
-                expected=f"shape ({schema.dim},) or (n, {schema.dim})",
-                got=f"shape {array.shape}",
-                fix="embed the query with the model that made the stored vectors",
-            )
-        )
+            describe("query", expected=f"shape ({schema.dim},) or (n, {schema.dim})",
+                     got=f"shape {array.shape}",
+                     fix="embed the query with the model that made the stored vectors")
+        )  # fmt: skip
     single = array.ndim == 1
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(array.reshape(-1, schema.dim), dtype=np.float32)
@@ -137,34 +126,24 @@ def as_ids(data: Any, schema: Schema, subject: str = "ids") -> npt.NDArray[Any]:
         array = array[None]
     if array.ndim != 1:
         raise SchemaError(
-            describe(
-                subject,
-                expected="one dimension",
-                got=f"shape {array.shape}",
-                fix="pass a flat list or array of ids",
-            )
-        )
+            describe(subject, expected="one dimension", got=f"shape {array.shape}",
+                     fix="pass a flat list or array of ids")
+        )  # fmt: skip
     if array.size == 0:
         return np.empty(0, np.int64)
     if array.dtype.kind not in "iu":
         raise SchemaError(
-            describe(
-                subject,
-                expected="integers (this collection has ids='int64')",
-                got=f"{array.dtype} such as {array[0]!r}",
-                fix="pass integers, or create the collection with ids='string'",
-            )
-        )
+            describe(subject, expected="integers (this collection has ids='int64')",
+                     got=f"{array.dtype} such as {array[0]!r}",
+                     fix="pass integers, or create the collection with ids='string'")
+        )  # fmt: skip
     bad = array < 0 if array.dtype.kind == "i" else array > np.uint64(2**63 - 1)
     if bad.any():
         raise SchemaError(
-            describe(
-                subject,
-                expected="integers from 0 to 2**63 - 1",
-                got=f"{array[bad][0]} at position {int(np.argmax(bad))}",
-                fix="shift the ids or use ids='string'",
-            )
-        )
+            describe(subject, expected="integers from 0 to 2**63 - 1",
+                     got=f"{array[bad][0]} at position {int(np.argmax(bad))}",
+                     fix="shift the ids or use ids='string'")
+        )  # fmt: skip
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
@@ -172,13 +151,9 @@ def refuse_unmatched(ids: npt.NDArray[Any], rows: int) -> None:
     """Raise SchemaError when there is not one id for each row."""
     if len(ids) != rows:
         raise SchemaError(
-            describe(
-                "ids",
-                expected=f"{rows} ids, one per vector",
-                got=str(len(ids)),
-                fix="pass as many ids as vectors",
-            )
-        )
+            describe("ids", expected=f"{rows} ids, one per vector", got=str(len(ids)),
+                     fix="pass as many ids as vectors")
+        )  # fmt: skip
 
 
 def refuse_duplicates(ids: npt.NDArray[Any]) -> None:
@@ -189,13 +164,9 @@ def refuse_duplicates(ids: npt.NDArray[Any]) -> None:
     repeated = ordered[1:][ordered[1:] == ordered[:-1]]
     if len(repeated):
         raise DuplicateIdError(
-            describe(
-                "ids",
-                expected="each id once in a batch",
-                got=_some(repeated),
-                fix="drop the repeated rows before adding",
-            )
-        )
+            describe("ids", expected="each id once in a batch", got=_some(repeated),
+                     fix="drop the repeated rows before adding")
+        )  # fmt: skip
 
 
 def refuse_unusable_rows(rows: npt.NDArray[Any], schema: Schema, subject: str) -> None:
@@ -207,25 +178,19 @@ def refuse_unusable_rows(rows: npt.NDArray[Any], schema: Schema, subject: str) -
     bad = suspects[~np.isfinite(rows[suspects]).all(axis=1)]
     if len(bad):
         raise SchemaError(
-            describe(
-                subject,
-                expected=f"finite {rows.dtype} numbers",
-                got=f"NaN or Inf in row {_some(bad)}",
-                fix="drop these rows, or look for overflow in the model that made them",
-            )
-        )
+            describe(subject, expected=f"finite {rows.dtype} numbers",
+                     got=f"NaN or Inf in row {_some(bad)}",
+                     fix="drop these rows, or look for overflow in the model that made them")
+        )  # fmt: skip
     if schema.metric == "cosine":
         tiny = np.flatnonzero(squared == 0)
         zero = tiny[~rows[tiny].any(axis=1)]
         if len(zero):
             raise SchemaError(
-                describe(
-                    subject,
-                    expected="rows with a direction (metric is cosine)",
-                    got=f"all zeros in row {_some(zero)}",
-                    fix="drop these rows, or use metric='l2'",
-                )
-            )
+                describe(subject, expected="rows with a direction (metric is cosine)",
+                         got=f"all zeros in row {_some(zero)}",
+                         fix="drop these rows, or use metric='l2'")
+            )  # fmt: skip
 
 
 def _is_one_good_row(data: Any, shape: tuple[int, ...]) -> bool:
@@ -244,13 +209,9 @@ def _float_array(data: Any, subject: str) -> npt.NDArray[Any]:
         array = np.asarray(data)
     except (ValueError, TypeError) as error:
         raise DimensionError(
-            describe(
-                subject,
-                expected="rows of equal length",
-                got=str(error)[:200],
-                fix="pass one numpy array of shape (n, dim)",
-            )
-        ) from None
+            describe(subject, expected="rows of equal length", got=str(error)[:200],
+                     fix="pass one numpy array of shape (n, dim)")
+        ) from None  # fmt: skip
     if array.size == 0 and array.dtype == object:
         array = array.astype(np.float32)
     listed_ints = isinstance(data, Sequence) and array.dtype.kind in "iu"
@@ -258,13 +219,9 @@ def _float_array(data: Any, subject: str) -> npt.NDArray[Any]:
         array = array.astype(np.float32)
     if array.dtype not in (np.float16, np.float32, np.float64):
         raise SchemaError(
-            describe(
-                subject,
-                expected="float32, float64 or float16",
-                got=f"dtype {array.dtype}",
-                fix=f"convert: {subject}.astype('float32')",
-            )
-        )
+            describe(subject, expected="float32, float64 or float16", got=f"dtype {array.dtype}",
+                     fix=f"convert: {subject}.astype('float32')")
+        )  # fmt: skip
     return array
 
 
@@ -285,13 +242,10 @@ def _from_arrow(data: Any, subject: str) -> Any:
         elif pa.types.is_floating(data.type):
             return data.to_numpy(zero_copy_only=False)
     raise SchemaError(
-        describe(
-            subject,
-            expected="an Arrow FixedSizeList of floats without nulls",
-            got=str(getattr(data, "type", type(data).__name__)),
-            fix="cast the column: column.cast(pa.list_(pa.float32(), dim))",
-        )
-    )
+        describe(subject, expected="an Arrow FixedSizeList of floats without nulls",
+                 got=str(getattr(data, "type", type(data).__name__)),
+                 fix="cast the column: column.cast(pa.list_(pa.float32(), dim))")
+    )  # fmt: skip
 
 
 def _string_ids(data: Any, subject: str) -> npt.NDArray[Any]:
@@ -301,14 +255,11 @@ def _string_ids(data: Any, subject: str) -> npt.NDArray[Any]:
     for position, value in enumerate(values):
         if not isinstance(value, str) or not 0 < _utf8_length(value) <= MAX_STRING_ID:
             raise SchemaError(
-                describe(
-                    subject,
-                    expected=f"text of 1 to {MAX_STRING_ID} bytes (this collection has "
-                    "ids='string')",
-                    got=f"{value!r:.100} at position {position}",
-                    fix="convert the ids with str(), or create with ids='int64'",
-                )
-            )
+                describe(subject,
+                         expected=f"text of 1 to {MAX_STRING_ID} bytes (this collection has "
+                         "ids='string')", got=f"{value!r:.100} at position {position}",
+                         fix="convert the ids with str(), or create with ids='int64'")
+            )  # fmt: skip
     array = np.empty(len(values), dtype=object)
     array[:] = [str(value) for value in values]
     return array

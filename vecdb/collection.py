@@ -206,13 +206,9 @@ class Collection(Reading):
         """
         if ids is None:
             raise ArgumentError(
-                describe(
-                    "ids",
-                    expected="the ids of the rows to replace or add",
-                    got="None",
-                    fix="pass ids=, or use add()",
-                )
-            )
+                describe("ids", expected="the ids of the rows to replace or add", got="None",
+                         fix="pass ids=, or use add()")
+            )  # fmt: skip
         return self._write(vectors, ids, metadata, replace=True, progress=False)
 
     def delete(self, ids: Any = None, where: Any = None) -> int:
@@ -232,13 +228,10 @@ class Collection(Reading):
         """
         if (ids is None) == (where is None):
             raise ArgumentError(
-                describe(
-                    "delete",
-                    expected="either ids= or where=",
-                    got="both" if ids is not None else "neither",
-                    fix='pass ids=[...], or where="year < 2000"',
-                )
-            )
+                describe("delete", expected="either ids= or where=",
+                         got="both" if ids is not None else "neither",
+                         fix='pass ids=[...], or where="year < 2000"')
+            )  # fmt: skip
         self._store.check_writable()
         if ids is None:
             snapshot = self._store.snapshot
@@ -373,13 +366,9 @@ class Collection(Reading):
             _batch.refuse_duplicates(given)
         elif store.schema.ids == "string":
             raise ArgumentError(
-                describe(
-                    "ids",
-                    expected="one text id per row (ids='string')",
-                    got="None",
-                    fix="pass ids=[...], or create the collection with ids='int64'",
-                )
-            )
+                describe("ids", expected="one text id per row (ids='string')", got="None",
+                         fix="pass ids=[...], or create the collection with ids='int64'")
+            )  # fmt: skip
         columns, schema = as_metadata(metadata, len(rows), store.schema)
         if ids is None:
             first = store.next_id(len(rows))

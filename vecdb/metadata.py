@@ -55,13 +55,9 @@ def as_metadata(data: Any, rows: int, schema: Schema) -> tuple[pa.RecordBatch | 
     for name, array in arrays.items():
         if len(array) != rows:
             raise SchemaError(
-                describe(
-                    f"metadata column {name!r}",
-                    expected=f"{rows} rows, as many as vectors",
-                    got=f"{len(array)}",
-                    fix="pass one metadata row per vector",
-                )
-            )
+                describe(f"metadata column {name!r}", expected=f"{rows} rows, as many as vectors",
+                         got=f"{len(array)}", fix="pass one metadata row per vector")
+            )  # fmt: skip
     if schema.columns is None:
         if not arrays:
             return None, schema
@@ -106,33 +102,22 @@ def _as_arrays(data: Any, schema: Schema) -> dict[str, Any]:
             return _from_columns(_pivot(data), schema, of_records=True)
     except (pa.ArrowException, OverflowError) as error:
         raise SchemaError(
-            describe(
-                "metadata",
-                expected="columns of one Arrow type each",
-                got=str(error)[:300],
-                fix="give every row of a column the same type",
-            )
-        ) from None
+            describe("metadata", expected="columns of one Arrow type each", got=str(error)[:300],
+                     fix="give every row of a column the same type")
+        ) from None  # fmt: skip
     raise SchemaError(
-        describe(
-            "metadata",
-            expected="an Arrow table, a data frame, a dict of columns or a list of dicts",
-            got=type(data).__name__,
-            fix="for one row pass [{'year': 2024}]",
-        )
-    )
+        describe("metadata",
+                 expected="an Arrow table, a data frame, a dict of columns or a list of dicts",
+                 got=type(data).__name__, fix="for one row pass [{'year': 2024}]")
+    )  # fmt: skip
 
 
 def _from_table(table: pa.Table) -> dict[str, Any]:
     if len(set(table.column_names)) < table.num_columns:
         raise SchemaError(
-            describe(
-                "metadata",
-                expected="each column once",
-                got=", ".join(table.column_names)[:300],
-                fix="rename the repeated columns",
-            )
-        )
+            describe("metadata", expected="each column once",
+                     got=", ".join(table.column_names)[:300], fix="rename the repeated columns")
+        )  # fmt: skip
     return {
         name: column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         for name, column in zip(table.column_names, table.columns, strict=True)
@@ -145,13 +130,10 @@ def _pivot(records: Sequence[Any]) -> dict[str, list[Any]]:
     for position, record in enumerate(records):
         if not isinstance(record, Mapping):
             raise SchemaError(
-                describe(
-                    "metadata",
-                    expected="a dict per row",
-                    got=f"{type(record).__name__} at position {position}",
-                    fix="pass [{'year': 2024}, ...]",
-                )
-            )
+                describe("metadata", expected="a dict per row",
+                         got=f"{type(record).__name__} at position {position}",
+                         fix="pass [{'year': 2024}, ...]")
+            )  # fmt: skip
         names.update(dict.fromkeys(record))
     return {name: [record.get(name) for record in records] for name in names}
 
@@ -168,13 +150,9 @@ def _from_columns(
     for name, values in columns.items():
         if not of_records and (isinstance(values, (str, bytes)) or not hasattr(values, "__len__")):
             raise SchemaError(
-                describe(
-                    f"metadata column {name!r}",
-                    expected="a list or array of values",
-                    got=f"{values!r:.100}",
-                    fix=f"for one row pass {{{name!r}: [value]}}",
-                )
-            )
+                describe(f"metadata column {name!r}", expected="a list or array of values",
+                         got=f"{values!r:.100}", fix=f"for one row pass {{{name!r}: [value]}}")
+            )  # fmt: skip
         field = None if schema.columns is None else schema.columns.field(name)
         arrays[name] = _inferred(name, values, field)
     return arrays
@@ -194,13 +172,10 @@ def _inferred(name: str, values: Any, field: pa.Field[Any] | None) -> Any:
             return pa.array(values, None if field is None else field.type)
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
         raise SchemaError(
-            describe(
-                f"metadata column {name!r}",
-                expected="values of one Arrow type" if field is None else str(field.type),
-                got=str(error)[:200],
-                fix="give every row of the column the same type",
-            )
-        ) from None
+            describe(f"metadata column {name!r}",
+                     expected="values of one Arrow type" if field is None else str(field.type),
+                     got=str(error)[:200], fix="give every row of the column the same type")
+        ) from None  # fmt: skip
 
 
 def _fits(values: Any, field: pa.Field[Any]) -> bool:
@@ -221,13 +196,9 @@ def _refuse_unknown(names: Iterable[Any], columns: pa.Schema) -> None:
             near = difflib.get_close_matches(str(name), known, 1)
             hint = f"did you mean {near[0]!r}? Otherwise " if near else ""
             raise SchemaError(
-                describe(
-                    "metadata",
-                    expected=f"columns {', '.join(known)}"[:300],
-                    got=f"{name!r}",
-                    fix=f"{hint}add it first: col.add_columns({{...}})",
-                )
-            )
+                describe("metadata", expected=f"columns {', '.join(known)}"[:300], got=f"{name!r}",
+                         fix=f"{hint}add it first: col.add_columns({{...}})")
+            )  # fmt: skip
 
 
 def _cast(array: pa.Array[Any], field: pa.Field[Any]) -> pa.Array[Any]:
@@ -247,13 +218,9 @@ def _cast(array: pa.Array[Any], field: pa.Field[Any]) -> pa.Array[Any]:
         return array.cast(field.type)
     except (pa.ArrowException, SchemaError) as error:
         raise SchemaError(
-            describe(
-                f"metadata column {field.name!r}",
-                expected=f"{field.type}",
-                got=f"{array.type} ({str(error)[:200]})",
-                fix="convert the values first",
-            )
-        ) from None
+            describe(f"metadata column {field.name!r}", expected=f"{field.type}",
+                     got=f"{array.type} ({str(error)[:200]})", fix="convert the values first")
+        ) from None  # fmt: skip
 
 
 def _nulls(rows: int, columns: pa.Schema) -> pa.RecordBatch:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 import numpy as np
 import pytest
 
-from vecdb.errors import CorruptionError
+from vecdb.errors import CorruptionError, StorageError
+from vecdb.segment import fs
 from vecdb.store import memtable, verify
 
 
@@ -174,3 +177,28 @@ def test_replay_is_right_when_tombstones_are_newer_than_the_log(lab: Any) -> Non
         store = lab.open("w")
         assert lab.contents(store) == expected
         lab.crash(store)
+
+
+def test_a_full_disk_stops_writers_and_no_reader_and_costs_no_row(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = lab.create()
+    store.append(lab.batch(range(30)))
+    expected = lab.contents(store)
+    lab.crash(store)
+
+    class Full(fs.Calls):
+        @staticmethod
+        def writev(*_: Any) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(fs, "calls", Full())
+    with pytest.raises(StorageError, match="free some space"):
+        lab.open("w")
+    reader = lab.open()
+    assert lab.contents(reader) == expected
+    reader.close()
+    monkeypatch.undo()
+    store = lab.open("w")
+    assert lab.contents(store) == expected
+    store.close()

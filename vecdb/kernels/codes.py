@@ -7,9 +7,11 @@ r = |x - s c|. With the query coded in the same way, q = t d + f, Cauchy-Schwarz
 
 So a lower bound of every distance follows from codes alone (float rounding is covered by a margin
 on top), and only rows whose bound beats the k-th best distance so far are computed in full. The
-answer is that of the scan without codes, row for row and bit for bit.
+answer is that of the scan without codes: rows may change places only where their distances differ
+by the rounding of the last bit.
 
-On 10,000 normal rows x 384 about 300 rows are computed in full (k = 10).
+Of 10,000 normal rows x 384 some 350 are computed in full for k = 10, 256 of them at the start; the
+whole took 130 to 200 us where float32 took 450 to 900 (2 busy cores).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vecdb.errors import ExistsError, NotFoundError, StorageError, describe
+from vecdb.errors import ExistsError, NotFoundError, SchemaError, StorageError, describe
 from vecdb.segment.fs import Directory
 from vecdb.store import names
 from vecdb.store.manifest import Manifest, publish
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from vecdb.schema import Schema
 
 __all__ = [
+    "exists",
     "make_folder",
     "not_found",
     "refuse_foreign",
-    "same_kind",
+    "refuse_other_kind",
     "what_is_at",
     "write_first_files",
 ]
@@ -89,8 +90,20 @@ def write_first_files(directory: Directory, schema: Schema, sync: str) -> None:
     publish(directory, manifest)
 
 
-def same_kind(found: Schema, wanted: Schema) -> bool:
-    """Whether a store of schema `found` is what was asked for; columns may be left out."""
-    if wanted.columns is None:
-        found = dataclasses.replace(found, columns=None)
-    return found == wanted
+def exists(path: Path) -> ExistsError:
+    """The error for a path that has a store already."""
+    return ExistsError(
+        errno.EEXIST,
+        describe(str(path), expected="nothing there", got="a vecdb collection",
+                 fix="open it with vecdb.open(path, mode='w'), or pass exist_ok=True"),
+    )  # fmt: skip
+
+
+def refuse_other_kind(path: Path, found: Schema, wanted: Schema) -> None:
+    """Raise SchemaError when the store is not what was asked for; columns may be left out."""
+    kind = dataclasses.replace(found, columns=None) if wanted.columns is None else found
+    if kind != wanted:
+        raise SchemaError(
+            describe(str(path), expected=f"{wanted}", got=f"{found}",
+                     fix="open it with vecdb.open, or choose another path")
+        )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections.abc import Callable
@@ -10,23 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vecdb.errors import (
-    ArgumentError,
     ClosedError,
     CorruptionError,
-    ExistsError,
     NotFoundError,
     ReadOnlyError,
-    SchemaError,
     describe,
 )
+from vecdb.schema import check_choice
 from vecdb.segment.fs import Directory
 from vecdb.store.background import Background
 from vecdb.store.compaction import Compactor
 from vecdb.store.founding import (
+    exists,
     make_folder,
     not_found,
     refuse_foreign,
-    same_kind,
+    refuse_other_kind,
     what_is_at,
     write_first_files,
 )
@@ -35,6 +33,7 @@ from vecdb.store.manifest import newest_generation
 from vecdb.store.reader import Pinned, Reader
 from vecdb.store.recovery import recover
 from vecdb.store.stats import file_stats, snapshot_stats
+from vecdb.store.verifying import verify_snapshot
 from vecdb.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -112,20 +111,14 @@ class Store:
             finally:
                 lock.release()
         elif not exist_ok:
-            raise ExistsError(
-                errno.EEXIST,
-                describe(str(self.path), expected="nothing there", got="a vecdb collection",
-                         fix="open it with vecdb.open(path, mode='w'), or pass exist_ok=True"),
-            )  # fmt: skip
+            raise exists(self.path)
         directory.close()
         self._open()
-        found = self.schema
-        if generation and not same_kind(found, schema):
+        try:
+            refuse_other_kind(self.path, self.schema, schema)
+        except BaseException:
             self.close()
-            raise SchemaError(
-                describe(str(self.path), expected=f"{schema}", got=f"{found}",
-                         fix="open it with vecdb.open, or choose another path")
-            )  # fmt: skip
+            raise
         return self
 
     @classmethod
@@ -149,10 +142,7 @@ class Store:
         ------
         NotFoundError, LockedError, CorruptionError, VersionError, StorageError
         """
-        if mode not in ("r", "w"):
-            raise ArgumentError(
-                describe("mode", expected="'r' or 'w'", got=repr(mode), fix="pass mode='r'")
-            )
+        check_choice("mode", mode, ("r", "w"))
         self = cls(path, mode, workers)
         self._open()
         if verify == "full":
@@ -228,15 +218,7 @@ class Store:
         dict
             ``ok``, ``files`` and ``bytes`` checked, and ``problems``, each naming its file.
         """
-        parts = self.snapshot.parts
-        problems = [problem for part in parts for problem in part.data.verify()]
-        files = [file for part in parts for file in part.data.files]
-        return {
-            "ok": not problems,
-            "files": len(files),
-            "bytes": sum(file.length for file in files),
-            "problems": problems,
-        }
+        return verify_snapshot(self.snapshot)
 
     def stats(self) -> dict[str, Any]:
         """Figures: rows, segments, index, tombstones, bytes on disk by kind, recovery."""

@@ -19,7 +19,9 @@ from vecdb.store.state import State
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["verify"]
+    from vecdb.store.snapshot import Snapshot
+
+__all__ = ["verify", "verify_snapshot"]
 
 _TRIES = 100  # generations that may go by while one is being read
 
@@ -54,6 +56,18 @@ def verify(path: str | os.PathLike[str]) -> dict[str, Any]:
         if report["ok"] or newest_generation(directory) == generation:
             return report
     raise StorageError(errno.EAGAIN, f"{path} changes faster than it can be read")
+
+
+def verify_snapshot(snapshot: Snapshot) -> dict[str, Any]:
+    """Hash every byte of the files that a snapshot maps; the report of `Store.verify`."""
+    problems = [problem for part in snapshot.parts for problem in part.data.verify()]
+    files = [file for part in snapshot.parts for file in part.data.files]
+    return {
+        "ok": not problems,
+        "files": len(files),
+        "bytes": sum(file.length for file in files),
+        "problems": problems,
+    }
 
 
 def _report(directory: Directory, generation: int) -> dict[str, Any]:
