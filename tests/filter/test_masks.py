@@ -157,3 +157,27 @@ def test_parts_whose_ids_can_not_match_are_not_looked_at(
         assert found in (list(range(2000)), [3, 7])
         assert {part.bounds[0] for part in looked_at} <= {0}
         assert made.search(VECTORS[2500], 3, where=where).ids.max() < 2000
+
+
+def test_owners_that_go_while_the_cache_is_looked_through_are_forgotten() -> None:
+    cache = masks._Cache(limit=1 << 30)
+
+    class Owner:
+        def __init__(self) -> None:
+            self.itself = self  # goes with a collection, not before
+
+    lasting, before = Owner(), gc.get_threshold()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5_000):
+            cache.put(Owner(), "x", 0, 1)
+        gc.set_threshold(gc.get_count()[0] + 100)  # while 5,000 are looked through
+        gc.enable()
+        cache.put(lasting, "x", 7, 1)
+    finally:
+        gc.set_threshold(*before)
+        gc.enable()
+    assert cache.get(lasting, "x") == 7
+    gc.collect()
+    assert len(cache._entries) == 1

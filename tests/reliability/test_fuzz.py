@@ -8,8 +8,12 @@ with atheris installed it also follows the branches of the parsers for ten minut
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -272,39 +276,24 @@ def test_a_filter_that_is_too_deep_or_too_large_is_refused(store: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.skipif(not importlib.util.find_spec("atheris"), reason="atheris is not installed")
 def test_atheris_finds_no_way_to_crash_the_parsers(store: Path, tmp_path: Path) -> None:
-    """Ten minutes of coverage-guided fuzzing of manifest and record decoding."""
-    pytest.importorskip("atheris", reason="atheris is not installed")
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, atheris\n"
-        "with atheris.instrument_imports():\n"
-        "    from vecdb.store import record, manifest\n"
-        "from vecdb.schema import Schema\n"
-        "from vecdb.errors import VecdbError\n"
-        "import xxhash\n"
-        "schema = Schema(4)\n"
-        "def one(data):\n"
-        "    line = data.replace(b'\\n', b' ')\n"
-        "    whole = line + b'\\n' + xxhash.xxh3_64_hexdigest(line).encode() + b'\\n'\n"
-        "    try:\n"
-        "        manifest.Manifest.decode(whole)\n"
-        "    except (ValueError, VecdbError, RecursionError):\n"
-        "        pass\n"
-        "    try:\n"
-        "        record.decode(data[0] % 6 if data else 0, memoryview(data[1:]), schema)\n"
-        "    except ValueError:\n"
-        "        pass\n"
-        "atheris.Setup(sys.argv, one)\n"
-        "atheris.Fuzz()\n"
-    )
-    line = damage.newest_manifest(store).read_bytes().partition(b"\n")[0]
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "manifest").write_bytes(line)
+    """Ten minutes of coverage-guided fuzzing (VECDB_TEST_SECONDS for another time)."""
+    index = damage.Container(next(store.glob("idx-*")))
+    _, kind, payload = damage.records(max(store.glob("wal-*.log")))[0]
+    begin = [
+        damage.newest_manifest(store).read_bytes().partition(b"\n")[0],
+        bytes([kind]) + payload,
+        b"version > 3 AND (tag LIKE 'a%' OR tag IN ('b', 'c')) AND NOT days IS NULL",
+        json.dumps(index.meta).encode(),
+    ]
+    for number, data in enumerate(begin):
+        (tmp_path / str(number)).write_bytes(bytes([number]) + data)
+    seconds = os.environ.get("VECDB_TEST_SECONDS", "600")
     done = subprocess.run(
-        [sys.executable, "-c", code, "-max_total_time=600", str(tmp_path / "corpus")],
-        capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "breaking.target", f"-max_total_time={seconds}", "-timeout=10",
+         "-max_len=8192", f"-artifact_prefix={tmp_path}/", str(tmp_path)],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -184,7 +184,9 @@ class _Cache:
                 entries.pop(added, None)
 
         entries[added] = (weakref.ref(owner, forget), value, nbytes)
-        held = list(entries.items())
+        # a list of keys allocates nothing on its way: items() did, and a collection that came just
+        # then forgot owners, which changed the dict
+        held = [(full, entry) for full in list(entries) if (entry := entries.get(full))]
         total = sum(entry[2] for _, entry in held)
         for full, (ref, _, size) in held:
             if total > self._limit and ref() is not owner:
