@@ -220,13 +220,14 @@ def _upper(small: Graph, places: npt.NDArray[np.int64], levels: int) -> dict[str
     position = np.argsort(order)
     links = small.links()[order, :WIDTH]
     links = np.where(links >= 0, position[links], -1).astype(np.int32)
-    first = np.arange(small.rows)
-    starts = np.cumsum(sizes) - sizes
+    real = [links[:size] for size in sizes]
+    real = [np.where(level < len(level), level, -1).astype(np.int32) for level in real]
+    starts = (np.cumsum(sizes) - sizes).tolist()
+    at = [start + np.arange(len(level)) for start, level in zip(starts, real, strict=True)]
+    sample = places[order[: sizes[-1]]].astype(np.int32)
     return {
-        "upper_rows": Sparse(int(sizes[-1]), first, places[order].astype(np.int32)),
-        "upper_links": Sparse(
-            int(sizes.sum()), (starts[:, None] + first).ravel(), np.tile(links, (levels, 1))
-        ),
+        "upper_rows": Sparse(int(sizes[-1]), np.arange(len(sample)), sample),
+        "upper_links": Sparse(int(sizes.sum()), np.concatenate(at), np.concatenate(real)),
     }
 
 

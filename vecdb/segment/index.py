@@ -7,9 +7,9 @@ A graph whose sections have up to 16 MiB each is hashed before it is used. Of a 
 holds for sections up to 1 MiB, the others are used at once and hashed meanwhile by a thread: the
 first search in a graph of a million rows would wait 0.1 s otherwise.
 Until damage is found it can cost recall, no more: a search checks each link that it follows and
-takes its distances from the vectors. Indexes that exceed a quarter of memory together are not read
-for this, since that would push out what searches need; there ``verify()`` or ``verify="full"``
-looks.
+takes its distances from the vectors. When the open indexes exceed a quarter of memory together,
+none is read for this: it would take the disk and push out what searches need; there ``verify()``
+or ``verify="full"`` looks.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _PAUSE = 0.5  # seconds that the first searches have the disk for themselves
 _SHARE = 0.25  # of memory, that indexes may have to be checked in the background
 
 _turn = threading.Lock()  # one check in the background at a time
-_checked: list[weakref.ref[Index]] = []
+_lengths: dict[int, int] = {}  # of the index files that this process has open
 
 
 def _after_fork() -> None:
@@ -81,6 +81,10 @@ class Index:
         self._dim = dim
         self._opened = False
         self._graph: Graph | None = None
+        _lengths[id(self)] = file.length
+
+    def __del__(self, _lengths: dict[int, int] = _lengths) -> None:
+        _lengths.pop(id(self), None)
 
     @property
     def graph(self) -> Graph | None:
@@ -128,20 +132,10 @@ class Index:
         """Have the sections hashed that were too large to wait for."""
         file = self.file
         rest = [(n, s.blocks) for n, s in file.sections.items() if not file.verified(n)]
-        if rest and _has_room(self):
+        if rest and sum(list(_lengths.values())) <= _SHARE * usable_memory():
             threading.Thread(
                 target=_check, args=(weakref.ref(self), rest), name="vecdb-check", daemon=True
             ).start()
-
-
-def _has_room(index: Index) -> bool:
-    """Take an index in among those checked in the background, if they fit into memory together."""
-    _checked[:] = [reference for reference in _checked if reference() is not None]
-    lengths = [held.file.length for reference in _checked if (held := reference()) is not None]
-    if sum(lengths) + index.file.length > _SHARE * usable_memory():
-        return False
-    _checked.append(weakref.ref(index))
-    return True
 
 
 def _check(index: weakref.ref[Index], sections: list[tuple[str, int]]) -> None:
