@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vecdb import graph
-from vecdb.graph import visited
+from vecdb.graph import levels, visited
 from vecdb.kernels import reference
 
 graph_search = importlib.import_module("vecdb.graph.search")  # not the function of that name
@@ -70,6 +70,13 @@ def test_a_tiny_graph_grown_from_two_others_finds_what_numpy_finds() -> None:
     merged = graph.build(VECTORS, "l2", ef_construction=12, seeds=seeds)
     assert merged.reachable() == ROWS
     agree(merged, VECTORS, "l2")
+
+
+def test_a_graph_with_an_upper_level_finds_what_numpy_finds() -> None:
+    vectors = RNG.standard_normal((8 * levels.FIRST, DIM)).astype(np.float32)
+    built = graph.build(vectors, "l2", ef_construction=8)
+    assert built.meta["levels"] == 1
+    agree(built, vectors, "l2")
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 5])

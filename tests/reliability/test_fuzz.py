@@ -98,9 +98,9 @@ replacements = st.composite(replaced)
 
 
 def read(path: Path) -> None:
-    """A reader of a hostile store gets a typed error or some content."""
+    """A reader of a hostile store gets a typed error or some content that can be read itself."""
     with contextlib.suppress(VecdbError), vecdb.open(path, threads=1) as col:
-        col.query(select=[*col.schema.names, "vector"])
+        col.query(select=[*col.schema.names, "vector"]).validate(full=True)
         col.search(model.vectors_of([1], [1])[0], 3)
         col.search(model.vectors_of([1], [1])[0], 3, exact=True)
 

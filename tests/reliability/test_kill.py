@@ -3,7 +3,7 @@
 A child is killed before, after or half-way through a chosen system call that changes the disk,
 while it adds, upserts, deletes, flushes, merges, builds graphs, adds columns, closes or recovers.
 Killed stores are worked on by the next child: damage would add up. Run long: ``pytest -m long
-tests/reliability/test_kill.py``, about an hour.
+tests/reliability/test_kill.py``, about half an hour.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ with atheris.instrument_imports(include=["vecdb"]):
 
 FOLDER = Path(tempfile.mkdtemp())
 probe.build(FOLDER / "store")
-SCHEMA = vecdb.open(FOLDER / "store").schema
+SCHEMA = vecdb.open(FOLDER / "store")._store.schema
 INDEX = damage.Container(next((FOLDER / "store").glob("idx-*")))
 UUID = bytes(INDEX.header[16:32])
 
