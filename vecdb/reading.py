@@ -78,8 +78,9 @@ class Reading:
         ef_search : int, optional
             Beam width of the graph search (at least k): more finds more and takes longer.
         target_recall : float, optional
-            Wanted recall, between 0 and 1, instead of a beam width: the beam is chosen from a
-            calibration on rows of each segment, which the first such search makes.
+            Wanted recall, between 0 and 1, instead of a beam width: each query is walked as far as
+            a calibration on each segment's own rows says that it takes. Large segments keep one
+            for k=10; any other is made by the first search that needs it.
         exact : bool
             Compare with every row; the answer is exact.
         select : list of str, optional
@@ -109,10 +110,18 @@ class Reading:
             A filter that does not fit the columns.
         """
         snapshot = self._store.snapshot
-        plain = where is None and params is None and select is None and not exact
-        plain = plain and timeout is None and radius is None and group_by is None
-        if plain and after is None and query_id is None and target_recall is None:
-            quick = search_single(snapshot, query, k, ef_search, self._workers)
+        plain = select is None and not exact and timeout is None and radius is None
+        if plain and group_by is None and after is None and query_id is None:
+            quick = search_single(
+                snapshot,
+                query,
+                k,
+                self._workers,
+                where=where,
+                params=params,
+                ef_search=ef_search,
+                target_recall=target_recall,
+            )
             if quick is not None:
                 return Hits(quick.ids, quick.distances, snapshot.schema.metric, quick.plan)
         question = ask(

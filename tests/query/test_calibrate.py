@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb.query import calibrate
+from vecdb import graph
+from vecdb.store import compaction
 
 ROWS, DIM, K = 12_000, 48, 10
 RNG = np.random.default_rng(2)
@@ -39,39 +40,46 @@ def test_new_queries_reach_the_wanted_recall(
     assert found.recall >= target - 0.02
 
 
-def test_more_recall_takes_a_wider_beam(collection: Any) -> None:
-    beams = [
-        collection.explain(QUERIES[0], target_recall=target).ef_search
+def test_more_recall_takes_more_steps(collection: Any) -> None:
+    steps = [
+        collection.search(QUERIES, target_recall=target).plan.visited
         for target in (0.5, 0.9, 0.99, 0.9999)
     ]
-    assert beams == sorted(beams)
-    assert beams[0] < beams[-1]
+    assert steps == sorted(steps)
+    assert steps[0] < steps[-1]
 
 
-def test_the_curve_is_measured_once_per_k(collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = collection.search(QUERIES[0], target_recall=0.9).plan.ef_search
-    monkeypatch.setattr(calibrate, "_measure", None)
-    assert collection.search(QUERIES[1], target_recall=0.9).plan.ef_search == first
+def test_a_graph_is_calibrated_once_per_k(collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = collection.search(QUERIES[0], target_recall=0.9).plan.visited
+    monkeypatch.setattr(graph, "calibrate", None)
+    assert collection.search(QUERIES[0], target_recall=0.9).plan.visited == first
     with pytest.raises(TypeError):
         collection.search(QUERIES[0], k=11, target_recall=0.9)
 
 
-def test_beams_between_the_measured_ones_are_interpolated(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Data:
-        pass
-
-    curve = np.array([16.0, 32.0, 64.0]), np.array([0.8, 0.9, 0.98])
-    monkeypatch.setattr(calibrate, "_measure", lambda *_: curve)
-    monkeypatch.setattr(calibrate, "_EASIER", 1.0)
-
-    def beam(target: float) -> int:
-        return calibrate.beam_for(data, "l2", K, target, None)  # type: ignore[arg-type]
-
-    data: Any = Data()
-    assert beam(0.5) == 16
-    assert beam(0.85) == 24
-    assert beam(0.94) == 48
-    assert beam(0.99) == 128
+def test_a_large_graph_keeps_its_calibration_and_a_damaged_one_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "_CALIBRATED_ROWS", 5_000)
+    with vecdb.create(tmp_path / "large", DIM) as made:
+        made.add(VECTORS[:5_000])
+        made.optimize()
+    opened = vecdb.open(tmp_path / "large")
+    index = opened._store.snapshot.parts[0].segment.graph
+    assert graph.kept(index, K) == index.meta["calibration"]
+    assert graph.kept(index, K + 1) is None
+    with monkeypatch.context() as patched:
+        patched.setattr(graph, "calibrate", None)
+        assert len(opened.search(QUERIES[0], K, target_recall=0.9)) == K
+    good = index.meta["calibration"]["shares"][0]
+    for damage in (
+        {"hops": good["hops"][1:]}, {"edges": [np.nan] * 4}, {"recall": "high"}, {"hops": []},
+    ):  # fmt: skip
+        shares = [{**good, **damage}, *index.meta["calibration"]["shares"][1:]]
+        index.meta["calibration"] = {**index.meta["calibration"], "shares": shares}
+        assert graph.kept(index, K) is None
+        index.meta["calibration"]["shares"][0] = good
+    opened.close()
 
 
 @pytest.mark.parametrize("target", [0, 1, 1.5, -0.1, "high", True])

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb.query import planner
-from vecdb.query.costs import Costs, costs_of
+from vecdb.query.costs import costs_of
 
 ROWS, DIM, K = 20_000, 24, 10
 RNG = np.random.default_rng(1)
@@ -102,12 +101,3 @@ def test_costs_are_measured_once_and_make_sense(collection: Any) -> None:
     assert 0 < costs.row_ns < costs.step_ns
     assert costs.scan_ns(2000) == pytest.approx(2 * costs.scan_ns(1000))
     assert costs.walk_ns(200) > 2 * costs.walk_ns(100)
-
-
-def test_a_second_walk_goes_as_far_as_the_share_that_the_first_met() -> None:
-    costs = Costs(row_ns=100, step_ns=500, row_bytes=400)
-    assert planner.first_beam(64, 10_000, 9_000) == 72
-    assert planner.first_beam(64, 10_000, 100) == 128
-    wide = planner.next_beam(64, 128, met=32, matching=50_000, costs=costs)
-    assert 256 < wide < 400
-    assert planner.next_beam(64, 128, met=0, matching=1_000, costs=costs) == 0

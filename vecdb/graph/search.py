@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from vecdb.errors import ArgumentError, describe
 from vecdb.graph.layout import Graph
-from vecdb.graph.traverse import SPARE, search_rows
+from vecdb.graph.selective import RATIO_UNIT
+from vecdb.graph.traverse import SCAN, SELECTIVE, SPARE, WALK, search_rows
 from vecdb.graph.visited import HASHED_ROWS, table_bytes, tables
 from vecdb.kernels.scan import flat
 from vecdb.workers import Workers
@@ -24,6 +26,12 @@ computed in full, and estimates that no distance of the neighbour itself had to 
 
 _TASK = 32  # queries of a task; the deadline is looked at between tasks
 _NO_BITMAP = np.zeros(0, np.uint8)
+_NO_SLACK = np.zeros((2, 0), np.float32)
+_NONE_BARRED = np.zeros(0, np.int64)
+_KEPT = 32  # nodes beyond k that a selective walk or a scan keeps for the rescoring
+_MAX_STONES = 512
+_NARROW = 64  # nodes that may wait in a bounded walk until its bound is known
+_WIDER = 4  # times as many may wait once a walk finds itself in what its filter hides
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,8 @@ class Found(NamedTuple):
     """(len(COUNTERS),), summed over the queries."""
     met: NDArray[np.int64]
     """(nq,), allowed rows among those that each search weighed to the end: what its answer rests on
-    when a filter hides most of what the walk came by."""
+    when a filter hides most of what the walk came by; 0 after a walk that found itself in the midst
+    of what the filter hides."""
     complete: bool
     """False when the deadline came first."""
 
@@ -67,6 +76,10 @@ def search(
     *,
     metric: str,
     allowed: NDArray[np.uint8] | None = None,
+    matching: int | None = None,
+    slack: NDArray[np.float32] | None = None,
+    barred: NDArray[np.int64] | None = None,
+    scan: bool = False,
     workers: Workers | None = None,
     deadline_ns: int = 0,
     knobs: Knobs = DEFAULT,
@@ -87,7 +100,17 @@ def search(
         The graph's.
     allowed : uint8 array, optional
         Arrow bitmap, padded to a multiple of 8 bytes: a row whose bit is 0 is walked through but
-        not returned.
+        not returned, and `ef` counts the others.
+    matching : int, optional
+        Number of allowed rows; counted when not given.
+    slack : (2, n) float32 array, optional
+        Bounds the walk: while the k-th best squared distance of the inner space is at most
+        ``slack[0, i]`` (the last i: whatever it is), nodes within ``slack[1, i]`` times it are
+        expanded, `ef` of them at most are waiting.
+    barred : (nq,) int64 array, optional
+        For each query a row that the walk behaves as if it were not there, -1 for none.
+    scan : bool
+        Look at the record of every allowed row instead of walking.
     workers : Workers, optional
         Threads to use; the calling thread alone when not given.
     deadline_ns : int
@@ -115,7 +138,10 @@ def search(
             describe("queries", expected=f"shape (nq, {graph.dim})", got=queries.shape,
                      fix="use as many dimensions as the rows have")
         )  # fmt: skip
-    args = _arguments(graph, vectors, k, ef, metric, allowed, knobs)
+    args = _arguments(
+        graph, vectors, k, ef, metric, allowed, matching, knobs, slack is not None, scan
+    )
+    slack = _NO_SLACK if slack is None else slack
     parts = [slice(at, min(nq, at + _TASK)) for at in range(0, nq, _TASK)]
     counts = np.zeros((len(parts), len(COUNTERS)), np.int64)
     done = np.ones(len(parts), bool)
@@ -129,8 +155,9 @@ def search(
         raw, data, fixed, shape, units, call, bitmap = args
         visited = _borrow(graph, call)
         search_rows(
-            raw, data, fixed, shape, units, queries[mine], call, bitmap, visited, rows[mine],
-            distances[mine], met[mine], counts[i],
+            raw, data, fixed, shape, units, queries[mine], call, bitmap, slack,
+            _NONE_BARRED if barred is None else barred[mine], visited, rows[mine], distances[mine],
+            met[mine], counts[i],
         )  # fmt: skip
         _give_back(graph, call, visited)
 
@@ -151,6 +178,9 @@ def search_one(
     *,
     metric: str,
     allowed: NDArray[np.uint8] | None = None,
+    matching: int | None = None,
+    slack: NDArray[np.float32] | None = None,
+    scan: bool = False,
     knobs: Knobs = DEFAULT,
 ) -> Found:
     """:func:`search` for one (dim,) float32 query, with the least work around the kernel.
@@ -170,15 +200,16 @@ def search_one(
     met = np.zeros(1, np.int64)
     counters = np.zeros(len(COUNTERS), np.int64)
     raw, data, fixed, shape, units, call, bitmap = _arguments(
-        graph, vectors, k, ef, metric, allowed, knobs
+        graph, vectors, k, ef, metric, allowed, matching, knobs, slack is not None, scan
     )
     if graph.rows == 0:
         rows[:], distances[:] = -1, np.inf
         return Found(rows[0], distances[0], counters, met, True)
     visited = _borrow(graph, call)
     search_rows(
-        raw, data, fixed, shape, units, np.ascontiguousarray(query)[None], call, bitmap, visited,
-        rows, distances, met, counters,
+        raw, data, fixed, shape, units, np.ascontiguousarray(query)[None], call, bitmap,
+        _NO_SLACK if slack is None else slack, _NONE_BARRED, visited, rows, distances, met,
+        counters,
     )  # fmt: skip
     _give_back(graph, call, visited)
     return Found(rows[0], distances[0], counters, met, True)
@@ -207,7 +238,10 @@ def _arguments(
     ef: int,
     metric: str,
     allowed: NDArray[np.uint8] | None,
+    matching: int | None,
     knobs: Knobs,
+    bounded: bool,
+    scan: bool,
 ) -> tuple[NDArray[Any], ...]:
     """What the kernel takes beside queries, scratch and results; kept with the graph once made."""
     if graph.bound is None or graph.bound[0] is not vectors:
@@ -223,7 +257,16 @@ def _arguments(
             describe("metric", expected=graph.meta["metric"], got=metric, fix="use the graph's")
         )
     _, raw, shape = graph.bound
-    wanted = (k, ef, allowed is None, knobs)
+    mode, octaves = WALK, 0
+    if scan:
+        mode = SCAN
+    elif (bounded or allowed is not None) and knobs is DEFAULT:
+        mode = SELECTIVE
+        if allowed is not None:
+            if matching is None:
+                matching = int(np.bitwise_count(allowed).sum())
+            octaves = round(2 * math.log2(graph.rows / max(matching, 1)))
+    wanted = (k, ef, allowed is None, knobs, mode, octaves, bounded)
     call = graph.calls.get(wanted)
     if call is None:
         call = graph.calls[wanted] = _call(graph.rows, *wanted)
@@ -231,14 +274,29 @@ def _arguments(
     return raw, graph.data, graph.fixed, shape, graph.units, call, bitmap
 
 
-def _call(rows: int, k: int, ef: int, every: bool, knobs: Knobs) -> NDArray[np.int64]:
-    """The numbers that :data:`vecdb.graph.traverse.CALL` names."""
+def _call(
+    rows: int, k: int, ef: int, every: bool, knobs: Knobs, mode: int, octaves: int, bounded: bool
+) -> NDArray[np.int64]:
+    """The numbers that :data:`vecdb.graph.traverse.CALL` names.
+
+    `octaves` says twice how often the allowed rows have to be doubled to make all: there are
+    ``2 ** (octaves / 2) - 1`` stones for each.
+    """
     if k < 1:
         raise ArgumentError(describe("k", expected="an integer >= 1", got=k, fix="ask for a hit"))
     ef = max(ef, k)
     pool = max(min(ef, rows), min(k + SPARE, rows)) + 7 & ~7
-    hashed = rows >= HASHED_ROWS
+    stones = 0.0 if every else 2 ** (octaves / 2) - 1
+    places = min(max(64, int(pool * stones)), _MAX_STONES) + 7 & ~7
+    keep = width = pool
+    if mode != WALK:
+        keep = min(k + _KEPT, rows) + 7 & ~7
+    if bounded:
+        width = min(pool, max(_NARROW, k + SPARE + 7 & ~7))
+    elif mode == SELECTIVE:
+        pool *= _WIDER
+    hashed = rows >= HASHED_ROWS and mode != SCAN
     return np.array(
-        [k, pool, pool, every, knobs.prefetch, knobs.pruning, knobs.codes, hashed, ef],
-        np.int64,
-    )
+        [k, pool, keep, every, knobs.prefetch, knobs.pruning, knobs.codes, hashed, ef, mode, places,
+         int(RATIO_UNIT * stones), width], np.int64,
+    )  # fmt: skip

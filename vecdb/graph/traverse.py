@@ -12,6 +12,7 @@ import numpy as np
 
 from vecdb.graph.keys import EMPTY, LEAST, key_distance, key_row, make_key
 from vecdb.graph.levels import descend
+from vecdb.graph.selective import scan_records, walk_selective
 from vecdb.graph.visited import begin, enter, grown, slot_of
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import (
@@ -33,7 +34,7 @@ GROUP = 4  # queries projected at once: -2 of 15 us a query at 784 dimensions
 SPARE = 2  # nodes rescored beyond k whatever their distance; 12 for ten hits is as good as 30
 DEVIATIONS = 2.5  # of a record's distance within which its float row is looked at too
 
-__all__ = ["CALL", "SHAPE", "search_rows"]
+__all__ = ["CALL", "SCAN", "SELECTIVE", "SHAPE", "WALK", "search_rows"]
 
 _BYTES = "Array(u1, 1, 'C', readonly=True)"
 _FLOATS = "Array(f4, 1, 'C', readonly=True)"
@@ -45,8 +46,15 @@ SHAPE = (
 )  # fmt: skip
 """Order of the numbers that describe a graph to the kernel; the last two are addresses."""
 
-CALL = ("k", "pool", "keep", "every", "prefetch", "pruning", "codes", "hashed", "ef")
-"""Order of the numbers that describe a call."""
+CALL = (
+    "k", "pool", "keep", "every", "prefetch", "pruning", "codes", "hashed", "ef", "mode", "stones",
+    "ratio", "width",
+)  # fmt: skip
+"""Order of the numbers that describe a call; the last three are a selective walk's, which uses
+`width` places of its pool to begin with."""
+
+WALK, SELECTIVE, SCAN = 0, 1, 2
+"""Modes of a call."""
 
 
 @jit(f"void(i8, f4, f4, {_FLOATS}, {_FLOATS}, f4[::1])")
@@ -288,11 +296,13 @@ def count_allowed(pool, every, allowed):
 
 @jit(
     f"void({_BYTES}, {_BYTES}, {_BYTES}, {_WHOLE}, {_FLOATS}, Array(f4, 2, 'C', readonly=True),"
-    f" {_WHOLE}, {_BYTES}, u1[::1], i8[:, ::1], f4[:, ::1], i8[::1], i8[::1])"
+    f" {_WHOLE}, {_BYTES}, Array(f4, 2, 'C', readonly=True), {_WHOLE}, u1[::1], i8[:, ::1],"
+    " f4[:, ::1], i8[::1], i8[::1])"
 )
 def search_rows(
-    raw, data, fixed, shape, units, queries, call, allowed, visited, rows, distances, met, counters
-):
+    raw, data, fixed, shape, units, queries, call, allowed, slack, barred, visited, rows, distances,
+    met, counters,
+):  # fmt: skip
     """Answer a block of queries; see :func:`vecdb.graph.search.search` for what comes out.
 
     `fixed` holds the graph's mean, scales and matrix one after the other; `units` its add_unit,
@@ -301,6 +311,7 @@ def search_rows(
     metric, half, dim = shape[0], shape[1] == 1, shape[2]
     inner, blocks, dims, bits = shape[3], shape[6], shape[7], shape[8]
     k, ef, keep, coded = call[0], call[1], call[2], call[5] == 1 and call[6] == 1
+    mode = call[9]
     nodes = len(data) // shape[4]
     padded = dims + 15 & ~15
     mean = fixed[: 4 * inner].view(np.float32)
@@ -309,7 +320,8 @@ def search_rows(
     pool = np.empty(8 + ef, np.int64)
     best = np.empty(8 + keep, np.int64)
     final = np.empty(8 + (k + 7 & ~7), np.int64)
-    pool[:8], best[:8], final[:8] = LEAST, LEAST, LEAST
+    stones = np.empty(8 + call[10], np.int64)
+    pool[:8], best[:8], final[:8], stones[:8] = LEAST, LEAST, LEAST, LEAST
     x = np.empty((GROUP, inner), np.float32)
     own = np.empty((GROUP, record_bytes(inner)), np.uint8)
     projected = np.empty((GROUP, padded), np.float32)
@@ -321,32 +333,49 @@ def search_rows(
         g = j % GROUP
         if g == 0:
             prepare(metric, units[2], queries[j : j + GROUP], mean, x, own, norms)
-            if inner > FLOAT_DIMS and coded:
+            if inner > FLOAT_DIMS and coded and mode != SCAN:
                 project(
                     matrix, scales, address(own), own.shape[1], min(GROUP, len(queries) - j),
                     padded >> 4, inner + 3 >> 2, address(projected), 4 * padded,
                 )  # fmt: skip
         query, mine, norm = address(queries[j]), address(own[g]), norms[g]
-        if inner > FLOAT_DIMS and coded:
+        if inner > FLOAT_DIMS and coded and mode != SCAN:
             unit, shift = fill_table(address(projected[g]), bits, dims * bits // 4, address(table))
             unit *= units[1]
             shift *= units[1]
-        start = descend(
-            address(data), shape[4], inner, nodes, mine, shape[9], shape[10], shape[11], shape[12]
-        )
-        if coded:
+        start = np.int64(-1)
+        if mode != SCAN:
+            start = descend(
+                address(data), shape[4], inner, nodes, mine, shape[9], shape[10], shape[11],
+                shape[12],
+            )  # fmt: skip
+        estimates = computed = pruned = 0
+        if mode == SCAN:
+            hops = met[j] = scan_records(
+                address(data), nodes, shape[4], inner, mine, call[3] == 1, allowed, best
+            )
+            estimates = pruned = hops
+        elif mode == SELECTIVE:
+            hops = walk_selective(
+                address(data), nodes, start, barred[j] if len(barred) else -1, shape, call, slack,
+                units, unit, shift, address(x[g]), mine, allowed, visited, pool, stones, best,
+                address(table), out,
+            )  # fmt: skip
+        elif coded:
             hops = walk(
                 address(data), nodes, start, shape, call, units, unit, shift, address(x[g]), mine,
                 allowed, visited, pool, best, address(table), out,
             )  # fmt: skip
-            estimates, computed = hops * blocks * BLOCK, 0
-            pruned = estimates - hops + 1
         else:
             hops, computed = walk_plain(
                 address(data), nodes, start, address(raw), shape, call, units[2] * norm,
                 mine, query, norm, allowed, visited, pool, best,
             )  # fmt: skip
-            estimates = pruned = 0
+        hidden = hops < 0
+        hops = abs(hops)
+        if mode != SCAN and not computed:
+            estimates = hops * blocks * BLOCK
+            pruned = estimates - hops + 1
         kth = best[7 + min(k, keep)]
         limit = EMPTY
         if kth != EMPTY:
@@ -355,7 +384,8 @@ def search_rows(
             address(raw), metric, half, dim, query, norm, best, limit, final, k, rows[j],
             distances[j],
         )  # fmt: skip
-        met[j] = count_allowed(pool, call[3] == 1, allowed)
+        if mode != SCAN:
+            met[j] = 0 if hidden else count_allowed(pool, call[3] == 1, allowed)
         counters[0] += hops
         counters[1] += estimates
         counters[2] += count + computed

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vecdb.segment import bitmap
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,12 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Costs", "costs_of"]
 
-_ROWS = 256  # rows of one measured scan
+_ROWS = 4096  # rows of one measured scan
 _CACHED_BYTES = 8 << 20  # rows that take no more stay in the cache from search to search
-_MEMORY = 3.0  # times a row from the cache: 240 against 75 ns (384 dims), 220 against 100 (784)
+_MEMORY = 3.0  # times a record from the cache: 45 against 15 ns (384 dims), 55 against 20 (784)
 _RUNS = 5
 _BEAM = 64
-_POOL = 1500.0  # beam at which keeping the pool in order costs as much as a step itself
+_POOL = 1500.0  # nodes at which keeping the pool in order costs as much as a step itself
 
 
 class Costs(NamedTuple):
@@ -35,10 +37,11 @@ class Costs(NamedTuple):
     Attributes
     ----------
     row_ns : float
-        A scanned row that lies in the cache.
+        A scanned record that lies in the cache.
     step_ns : float
         An expanded node of the graph.
     row_bytes : int
+        Of a record.
     """
 
     row_ns: float
@@ -50,9 +53,9 @@ class Costs(NamedTuple):
         cached = min(1.0, _CACHED_BYTES / max(1, rows * self.row_bytes))
         return rows * self.row_ns * (cached + (1 - cached) * _MEMORY)
 
-    def walk_ns(self, ef: int) -> float:
-        """Walking the graph with a beam of `ef`."""
-        return ef * self.step_ns * (1 + ef / _POOL)
+    def walk_ns(self, hops: float) -> float:
+        """Walking the graph from node to node."""
+        return hops * self.step_ns * (1 + hops / _POOL)
 
 
 def costs_of(data: Segment, metric: str) -> Costs:
@@ -68,15 +71,23 @@ _MEASURED: weakref.WeakKeyDictionary[Any, Costs] = weakref.WeakKeyDictionary()
 
 def _measure(data: Segment, metric: str) -> Costs:
     from vecdb import graph
-    from vecdb.kernels.scan import rescore
 
     index = data.graph
     assert index is not None
     rng = np.random.default_rng(0)
-    picks = rng.integers(0, data.rows, (1, min(_ROWS, data.rows)))
+    some = np.zeros(bitmap.nbytes(data.rows) * 8, np.uint8)
+    some[rng.choice(data.rows, min(_ROWS, data.rows), replace=False)] = 1
+    picks = np.packbits(some, bitorder="little")
     queries = data.vectors[np.sort(rng.integers(0, data.rows, _RUNS))].astype(np.float32)
-    rescore(data.vectors, queries[:1], picks, metric)
-    scanned = _fastest(lambda i: rescore(data.vectors, queries[i : i + 1], picks, metric))
+
+    def scan(i: int) -> None:
+        one: npt.NDArray[np.float32] = queries[i]
+        graph.search_one(
+            index, data.vectors, one, 10, 10, metric=metric, allowed=picks, scan=True
+        )  # fmt: skip
+
+    scan(0)
+    scanned = _fastest(scan)
     steps: list[int] = []
 
     def walk(i: int) -> None:
@@ -88,7 +99,7 @@ def _measure(data: Segment, metric: str) -> Costs:
         walk(i)  # the pages that these walks touch are mapped in now
     walked = _fastest(walk)
     step_ns = walked / max(1, min(steps))
-    return Costs(scanned / picks.shape[1], step_ns, data.vectors.strides[0])
+    return Costs(scanned / min(_ROWS, data.rows), step_ns, index.record)
 
 
 def _fastest(run: Callable[[int], object]) -> float:

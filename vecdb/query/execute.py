@@ -16,10 +16,9 @@ import numpy as np
 from vecdb import kernels
 from vecdb.errors import ArgumentError, describe
 from vecdb.filter.masks import live
-from vecdb.query.calibrate import beam_for
-from vecdb.query.costs import costs_of
+from vecdb.query.calibrate import effort_of
 from vecdb.query.plan import PartPlan, Plan
-from vecdb.query.planner import ENOUGH, Choice, choose, first_beam, next_beam, walkable
+from vecdb.query.planner import Choice, choose, walkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vecdb.filter.masks import Allowed
-    from vecdb.graph import Found
+    from vecdb.graph import Effort, Found
     from vecdb.segment import Segment
     from vecdb.store import Snapshot
     from vecdb.workers import Workers
@@ -112,9 +111,10 @@ def search(snapshot: Snapshot, request: Request, workers: Workers) -> Answer:
             data,
             passing.count,
             request.k,
-            run.beam(data),
+            request.ef_search,
             snapshot.schema.metric,
             exact=request.exact,
+            effort=run.effort(data, passing.count),
         )
         rows, distances, ef, scanned = run.part(data, passing, choice)
         found.append((number, rows, distances))
@@ -150,92 +150,59 @@ class _Run:
         self.visited = self.estimated = self.computed = 0
         self.complete = True
 
-    def beam(self, data: Segment) -> int | None:
-        """The wanted beam: as asked, or what the wanted recall takes on this segment."""
-        request = self.request
-        target = request.target_recall
-        if target is None or request.exact or not walkable(data):
-            return request.ef_search
-        return beam_for(data, self.metric, request.k, target, self.workers)
+    def effort(self, data: Segment, matching: int) -> Effort | None:
+        """What the wanted recall takes on this segment; None without one."""
+        target = self.request.target_recall
+        if target is None or self.request.exact or not walkable(data):
+            return None
+        return effort_of(data, self.request.k, target, matching, self.workers)
 
     def part(
         self, data: Segment, passing: Allowed, choice: Choice
     ) -> tuple[Rows, Distances, int, int]:
-        """Rows, distances, the widest beam and the number of scanned queries in one part."""
+        """Rows, distances, the beam and the number of exactly scanned queries in one part."""
         queries, k = self.request.queries, self.request.k
-        if choice.strategy == "scan":
+        if choice.exact:
             return *self._scan(data, passing, queries), 0, len(queries)
-        if passing.bits is None:
-            found = self._walk(data, passing, queries, k, choice.beam)
-            rows, distances = found.rows, found.distances
-            ef, left = choice.beam, np.flatnonzero(rows[:, min(k, passing.count) - 1] < 0)
-        else:
-            rows = np.full((len(queries), k), -1, np.int64)
-            distances = np.full((len(queries), k), np.inf, np.float32)
-            ef, left = self._walk_filtered(data, passing, choice.beam, rows, distances)
-        if not self.complete:  # time is up: what there is
-            return rows, distances, ef, 0
+        found = self._graph(data, passing, queries, choice)
+        rows, distances = found.rows, found.distances
+        if choice.strategy == "scan" or not self.complete:
+            return rows, distances, choice.beam, 0
+        short = rows[:, min(k, passing.count) - 1] < 0
+        if passing.bits is not None:
+            short |= found.met < choice.need
+        left = np.flatnonzero(short)
         if len(left):
-            rows[left], distances[left] = self._scan(data, passing, queries[left])
-        return rows, distances, ef, len(left)
+            again = self._graph(data, passing, queries[left], choice._replace(strategy="scan"))
+            rows[left], distances[left] = again.rows, again.distances
+        return rows, distances, choice.beam, len(left)
 
-    def _walk_filtered(
-        self, data: Segment, passing: Allowed, beam: int, rows: Rows, distances: Distances
-    ) -> tuple[int, npt.NDArray[np.int64]]:
-        """Fill in the queries that met enough matching rows; the widest beam, and who is left.
-
-        The number of matching rows that a walk met is the evidence for its best.
-        """
-        k = self.request.k
-        need = min(max(k, int(ENOUGH * beam)), passing.count)
-        left = np.arange(len(rows))
-        ef = first_beam(beam, data.rows, passing.count)
-        widest = 0
-        for second in (False, True):
-            widest = max(widest, ef)
-            found = self._walk(data, passing, self.request.queries[left], k, ef)
-            rows[left] = found.rows
-            distances[left] = found.distances
-            met = found.met
-            short = (met < need) | (found.rows[:, min(k, passing.count) - 1] < 0)
-            left = left[short]
-            if second or not len(left) or not self.complete:
-                break
-            costs = costs_of(data, self.metric)
-            ef = next_beam(beam, ef, float(met[short].mean()), passing.count, costs)
-            if not ef:
-                break
-        return widest, left
-
-    def _walk(
+    def _graph(
         self,
         data: Segment,
         passing: Allowed,
         queries: npt.NDArray[np.float32],
-        k: int,
-        ef: int,
+        choice: Choice,
     ) -> Found:
+        """A walk, or a scan of the records."""
         from vecdb import graph
 
-        index, vectors, deadline_ns = data.graph, data.vectors, self.request.deadline_ns
+        index = data.graph
         assert index is not None
-        if len(queries) == 1 and not deadline_ns:  # saves 15 us of 50
-            found = graph.search_one(
-                index, vectors, queries[0], k, ef, metric=self.metric, allowed=passing.bits
-            )
-            found = found._replace(rows=found.rows[None], distances=found.distances[None])
-        else:
-            found = graph.search(
-                index,
-                vectors,
-                queries,
-                k,
-                ef,
-                metric=self.metric,
-                allowed=passing.bits,
-                workers=self.workers,
-                deadline_ns=deadline_ns,
-            )
+        found = graph.search(
+            index,
+            data.vectors,
+            queries,
+            self.request.k,
+            choice.beam,
+            metric=self.metric,
+            allowed=passing.bits,
+            matching=passing.count,
+            slack=choice.slack,
+            scan=choice.strategy == "scan",
+            workers=self.workers,
+            deadline_ns=self.request.deadline_ns,
+        )
         visited, estimated, computed = found.counters[:3].tolist()
         self.visited += visited
         self.estimated += estimated

@@ -1,11 +1,10 @@
-"""The choice between an exact scan of the rows that match and a walk over the graph.
+"""The choice between a scan of the rows that match and a walk over the graph.
 
-A scan costs as many rows as match, counted. A walk must meet enough matching rows, the wanted beam,
-before its best can be believed; how far it has to go for them depends on the share of matching rows
-*around the query*, which no count tells: a filter may favour the query's neighbourhood or exclude
-it. So a walk begins with a short beam, looks at the share it met, and only then goes on with the
-beam that this share asks for, or gives up for the scan when that is cheaper. The whole costs at
-most the probe and twice the scan.
+A scan costs as many rows as match, counted; it reads the graph's records, a byte a dimension, and
+rescores the best. A walk expands about as many matching nodes as its beam, and stones between them,
+as many for each as the share that matches asks for. Where a walk comes by too few matching rows
+for its answer to be believed (it began in the midst of what the filter hides, and the nearest that
+match may lie in many directions), a scan follows, unless it costs many times the walk.
 """
 
 from __future__ import annotations
@@ -16,44 +15,77 @@ from vecdb import kernels
 from vecdb.query.costs import costs_of
 
 if TYPE_CHECKING:
-    from vecdb.query.costs import Costs
+    import numpy as np
+    import numpy.typing as npt
+
+    from vecdb.graph import Effort
     from vecdb.segment import Segment
 
-__all__ = ["DEFAULT_EF", "ENOUGH", "Choice", "choose", "first_beam", "next_beam", "walkable"]
+__all__ = ["DEFAULT_EF", "Choice", "choose", "walkable"]
 
 DEFAULT_EF = 64
-ENOUGH = 0.7  # share of the wanted beam that a walk must have met in matching rows
-_PROBE = 2  # beams; what a first walk may take
-_PROBE_SHARE = 0.1  # of a scan, the most that a probe without good prospects may cost
-_SLACK = 1.2  # a second walk goes further than the share it saw asks for
+_CAP = 1024  # nodes that may wait in a bounded walk, vecdb.graph.CAP
+_DOUBT = 32  # times a walk, the most that a scan after it may cost
+ENOUGH = 0.7  # share of the beam that a walk must have met in matching rows
 
 
 class Choice(NamedTuple):
-    """What to run on a part, and why; `beam` is the number of matching rows that a walk must
-    weigh, 0 for a scan."""
+    """What to run on a part, and why.
+
+    Attributes
+    ----------
+    strategy : {"scan", "graph"}
+    beam : int
+        Matching nodes that may wait in a walk; 0 for a scan.
+    need : int
+        Matching rows that a walk must have met for its answer to be believed; 0 when it is
+        believed with k rows.
+    reason : str
+    slack : array or None
+        Of a bounded walk.
+    exact : bool
+        Whether a scan reads the rows themselves, not the graph's records.
+    """
 
     strategy: Literal["scan", "graph"]
     beam: int
+    need: int
     reason: str
+    slack: npt.NDArray[np.float32] | None = None
+    exact: bool = False
 
 
 def choose(
-    data: Segment, matching: int, k: int, ef_search: int | None, metric: str, *, exact: bool
+    data: Segment,
+    matching: int,
+    k: int,
+    ef_search: int | None,
+    metric: str,
+    *,
+    exact: bool,
+    effort: Effort | None = None,
 ) -> Choice:
-    """The cheapest way to the `k` nearest of the `matching` rows of a part."""
+    """The cheapest way to the `k` nearest of the `matching` rows of a part, with a beam, or with
+    the effort that a wanted recall takes."""
     hindrance = "exact=True" if exact else _hindrance(data)
     if hindrance:
-        return Choice("scan", 0, hindrance)
-    beam = max(k, ef_search or DEFAULT_EF)
-    if matching == data.rows:
-        return Choice("graph", beam, "every row matches")
+        return Choice("scan", 0, 0, hindrance, exact=True)
+    slack = None
+    if effort is None:
+        beam = max(k, ef_search or DEFAULT_EF)
+        need, hops = min(max(k, int(ENOUGH * beam)), matching), beam * data.rows / matching
+        if matching == data.rows:
+            return Choice("graph", beam, k, "every row matches")
+    else:
+        slack, hops = effort
+        beam, need = max(k, _CAP), 0  # the calibration has seen filters that hide the query
     costs = costs_of(data, metric)
-    scan = costs.scan_ns(matching)
-    probe = costs.walk_ns(first_beam(beam, data.rows, matching))
-    whole = costs.walk_ns(-(-beam * data.rows // matching))
-    if scan <= min(probe, whole) or (scan < whole and probe > _PROBE_SHARE * scan):
-        return Choice("scan", 0, f"a scan ({scan / 1e6:.2g} ms) costs less than a walk")
-    return Choice("graph", beam, f"a walk may cost less than a scan ({scan / 1e6:.2g} ms)")
+    scan, walk = costs.scan_ns(matching), costs.walk_ns(hops)
+    if scan <= walk:
+        return Choice("scan", 0, 0, f"a scan ({scan / 1e6:.2g} ms) costs less than a walk")
+    return Choice(
+        "graph", beam, need, f"a walk costs less than a scan ({scan / 1e6:.2g} ms)", slack
+    )
 
 
 def walkable(data: Segment) -> bool:
@@ -68,14 +100,3 @@ def _hindrance(data: Segment) -> str:
     if not kernels.ready():
         return "kernels are still compiling"
     return "the graph is damaged" if data.graph is None else ""
-
-
-def first_beam(beam: int, rows: int, matching: int) -> int:
-    """Beam of the first walk: what the counted share asks for, within the limits of a probe."""
-    return min(-(-beam * rows // matching), _PROBE * beam)
-
-
-def next_beam(beam: int, walked: int, met: float, matching: int, costs: Costs) -> int:
-    """Beam of the second walk after one of `walked` met so many matching rows; 0 for a scan."""
-    wider = int(_SLACK * beam * walked / max(met, 0.5))
-    return wider if costs.walk_ns(wider) < costs.scan_ns(matching) else 0

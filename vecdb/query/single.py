@@ -1,4 +1,4 @@
-"""The short way for the commonest search: one query, no filter, no deleted rows.
+"""The short way for the commonest search: one query, with or without a filter.
 
 The answer and the plan are those of :func:`vecdb.query.execute.search`; what is left out is the
 arrays of batches, some 25 us of Python beside a walk of 10 to 100 us, and as much beside the scan
@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vecdb import kernels
+from vecdb.filter import masks
+from vecdb.query.calibrate import check_target, effort_of
 from vecdb.query.plan import PartPlan, Plan
-from vecdb.query.planner import Choice, choose
+from vecdb.query.planner import Choice, choose, walkable
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from vecdb.filter.masks import Allowed
+    from vecdb.filter.sql import Params
     from vecdb.segment import Segment
     from vecdb.store import Snapshot
     from vecdb.workers import Workers
@@ -34,7 +38,7 @@ class Single(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What one part gave: as many rows as wanted, or all that it has."""
+    """What one part gave: as many rows as wanted, or all that match."""
 
     ids: npt.NDArray[Any]
     distances: npt.NDArray[np.float32]
@@ -45,7 +49,15 @@ class _Found(NamedTuple):
 
 
 def search_single(
-    snapshot: Snapshot, query: Any, k: Any, ef_search: Any, workers: Workers
+    snapshot: Snapshot,
+    query: Any,
+    k: Any,
+    workers: Workers,
+    *,
+    where: Any = None,
+    params: Params = None,
+    ef_search: Any = None,
+    target_recall: Any = None,
 ) -> Single | None:
     """The `k` nearest rows, or None where the long way must be taken (or raises an error)."""
     schema = snapshot.schema
@@ -56,59 +68,76 @@ def search_single(
         or type(k) is not int
         or not 0 < k <= snapshot.rows
         or not (ef_search is None or (type(ef_search) is int and ef_search > 0))
+        or not (ef_search is None or target_recall is None)
         or not 0.0 < float(np.dot(query, query)) < np.inf  # NaN and Inf are the long way's errors
         or not kernels.ready()
     ):
         return None
+    target = check_target(target_recall)
+    allowed = masks.allowed(where, snapshot, params)
     found = []
-    for part in snapshot.parts:
-        if part.live is not None:
-            return None
-        data = part.segment
-        choice = choose(data, part.live_rows, k, ef_search, schema.metric, exact=False)
-        one = (_walk if choice.strategy == "graph" else _scan)(
-            data, query, min(k, data.rows), choice, schema.metric, workers
-        )
+    matching = 0
+    for part, passing in zip(snapshot.parts, allowed, strict=True):
+        if not passing.count:
+            continue
+        matching += passing.count
+        data, wanted = part.segment, min(k, passing.count)
+        effort = None
+        if target is not None and walkable(data):
+            effort = effort_of(data, k, target, passing.count, workers)
+        choice = choose(
+            data, passing.count, k, ef_search, schema.metric, exact=False, effort=effort
+        )  # fmt: skip
+        search = _scan if choice.exact else _graph
+        one = search(data, query, wanted, passing, choice, schema.metric, workers)
         if one is None:
             return None
         found.append(one)
+    if matching < k:
+        return None
     ids, distances = found[0].ids, found[0].distances
     if len(found) > 1:
         distances = np.concatenate([part.distances for part in found])
         order = np.argsort(distances, kind="stable")[:k]
         ids = np.concatenate([part.ids for part in found])[order]
         distances = distances[order]
-    rows, visited = snapshot.rows, sum(part.visited for part in found)
+    visited, plans = sum(part.visited for part in found), tuple(part.plan for part in found)
     estimated, computed = sum(p.estimated for p in found), sum(p.computed for p in found)
-    plans = tuple(part.plan for part in found)
-    plan = Plan(rows, rows, 1, visited, estimated, computed, True, True, plans)
+    plan = Plan(snapshot.rows, matching, 1, visited, estimated, computed, True, True, plans)
     return Single(ids, distances, plan)
 
 
-def _walk(
-    data: Segment, query: Any, k: int, choice: Choice, metric: str, _workers: Workers
+def _graph(
+    data: Segment, query: Any, k: int, passing: Allowed, choice: Choice, metric: str, _: Workers
 ) -> _Found | None:
+    """A walk, or a scan of the records; None where the rows that it met are too few to believe."""
     from vecdb.graph import search_one
 
     assert data.graph is not None
-    found = search_one(data.graph, data.vectors, query, k, choice.beam, metric=metric)
-    if found.rows[-1] < 0:
+    walked = choice.strategy == "graph"
+    found = search_one(
+        data.graph, data.vectors, query, k, choice.beam, metric=metric, allowed=passing.bits,
+        matching=passing.count, slack=choice.slack, scan=not walked,
+    )  # fmt: skip
+    if found.rows[-1] < 0 or (walked and passing.bits is not None and found.met[0] < choice.need):
         return None
     visited, estimated, computed, _ = found.counters.tolist()
-    plan = PartPlan("graph", data.rows, data.rows, choice.beam, 0, choice.reason)
+    plan = PartPlan(choice.strategy, data.rows, passing.count, choice.beam, 0, choice.reason)
     return _Found(data.ids.get(found.rows), found.distances, visited, estimated, computed, plan)
 
 
 def _scan(
-    data: Segment, query: Any, k: int, choice: Choice, metric: str, workers: Workers
-) -> _Found | None:
+    data: Segment, query: Any, k: int, passing: Allowed, choice: Choice, metric: str,
+    workers: Workers,
+) -> _Found | None:  # fmt: skip
     from vecdb.kernels.scan import scan
 
     with data.streaming():
         rows, distances, _ = scan(
-            data.vectors, query[None], k, metric, workers=workers, codes=data.codes
-        )
+            data.vectors, query[None], k, metric, allowed=passing.bits, workers=workers,
+            codes=data.codes,
+        )  # fmt: skip
     if rows[0, -1] < 0:
         return None
-    plan = PartPlan("scan", data.rows, data.rows, 0, 1, choice.reason)
-    return _Found(data.ids.get(rows[0]), distances[0], data.rows, 0, data.rows, plan)
+    plan = PartPlan("scan", data.rows, passing.count, 0, 1, choice.reason)
+    return _Found(data.ids.get(rows[0]), distances[0], passing.count, 0, passing.count, plan)

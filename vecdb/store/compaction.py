@@ -53,6 +53,8 @@ _SMALL_ROWS = 4_096  # merging up to here takes milliseconds: done before a stor
 _DEAD_SHARE = 0.2  # of deleted rows from which on a segment is rewritten
 _QUIET = 1.0  # seconds without a large batch before an index build takes the cores
 _RETRY = 60.0  # seconds until work is tried again that memory or disk had no room for
+_CALIBRATED_ROWS = 20_000  # fewer are calibrated in a moment when a recall is first asked for
+_CALIBRATED_K = 10
 _BACKLOG_ROWS = 1_000_000  # rows without a graph that end the wait for quiet
 
 
@@ -256,6 +258,10 @@ class Compactor:
                 cancel=self._gives_up,
                 seeds=seeds,
             )
+            if built.rows >= _CALIBRATED_ROWS:
+                built.meta["calibration"] = graph.calibrate(
+                    built, segment.vectors, _CALIBRATED_K, self._workers
+                )
         writer = self._writer
         number = writer.take_file_number()
         name = names.container(Kind.INDEX, number)

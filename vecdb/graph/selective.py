@@ -1,0 +1,254 @@
+"""The walk under a filter or up to a bound, and the scan of the records of the rows that pass.
+
+A filtered walk keeps two pools: allowed nodes, and stones, the others, that it steps on to get
+from one allowed node to the next. The nearest of both is next, but of stones only so many for each
+allowed node as there are of them in the graph: where a filter hides the neighbourhood of the query
+the walk would else go through all of it before it saw an allowed node. At 30 % of the rows and
+recall .95 this takes 66 us against 199 for such a filter, and 43 against 45 for a random one (text
+set), compared with one pool of all nodes.
+
+A bounded walk ends when the nearest node left is further than `slack` times the k-th best so far;
+easy queries end early, hard ones go on: at equal recall 44 hops against 67 (text), 33 against 38
+(Fashion), 100 against 128 (GloVe). `slack` depends on the k-th distance itself, see
+:mod:`vecdb.graph.calibrate`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vecdb.graph.keys import EMPTY, key_distance, key_row, make_key
+from vecdb.graph.visited import begin, enter, grown, slot_of
+from vecdb.kernels.jit import jit
+from vecdb.kernels.leaves import (
+    estimate,
+    fill_table,
+    pool_insert,
+    pool_next,
+    prefetch_bytes,
+    trailing_zeros,
+)
+from vecdb.kernels.memory import address, read_f32, read_i32
+from vecdb.quant.neighbours import HEAD
+from vecdb.quant.record import FLOAT_DIMS, record_bytes, record_distance
+
+__all__ = ["RATIO_UNIT", "scan_records", "walk_selective"]
+
+RATIO_UNIT = 64  # stones for an allowed node are counted in parts of one
+_FIRST = 16  # stones on the way to the first allowed nodes
+_SEEDS = 128  # allowed rows looked at when the walk comes by too few
+_AHEAD = 4  # records asked for before they are needed
+
+_BYTES = "Array(u1, 1, 'C', readonly=True)"
+_FLOATS = "Array(f4, 1, 'C', readonly=True)"
+_TABLE = "Array(f4, 2, 'C', readonly=True)"
+_WHOLE = "Array(i8, 1, 'C', readonly=True)"
+
+
+@jit("i8(i8, i8)", inline=True)
+def room(used, size):
+    """Places of a pool that an insertion has to look at, a multiple of 8."""
+    return min(size, used + 8 & ~7)
+
+
+@jit(f"i8({_TABLE}, i8)", inline=True)
+def bound_of(slack, key):
+    """The key beyond which nothing is expanded when `key` is the k-th best."""
+    distance = key_distance(key)
+    place = 0
+    while place + 1 < slack.shape[1] and distance > slack[0, place]:
+        place += 1
+    return make_key(slack[1, place] * distance, 0)
+
+
+@jit(f"UniTuple(i8, 2)(i8, i8, i8, i8, i8, {_BYTES}, i8, i8, i8, b1, i8, i8[::1], i8, i8, i8)")
+def seed(
+    data, rows, stride, inner, own, allowed, flags, table, slots, hashed, tag, pool, width, inside,
+    count,
+):  # fmt: skip
+    """Offer allowed rows from all over the graph to the pool; its new length, and nodes met.
+
+    A walk that stepped on many stones and came by few allowed nodes is in the midst of what the
+    filter hides; the nearest of some rows from all over is a better place to start from.
+    """
+    for i in range(_SEEDS):
+        row = rows * i // _SEEDS
+        while row < rows and not allowed[row >> 3] >> (row & 7) & 1:
+            row += 8 - (row & 7) if allowed[row >> 3] == 0 else 1
+        if row >= rows:
+            break
+        slot = slot_of(flags, table, slots, hashed, tag, row)
+        if slot == 0:
+            continue
+        enter(slot, hashed, tag, row)
+        count += 1
+        key = make_key(record_distance(data + row * stride, own, inner), row)
+        if key < pool[7 + width]:
+            pool_insert(address(pool) + 64, room(inside, len(pool) - 8), key)
+            inside = min(inside + 1, len(pool) - 8)
+    return inside, count
+
+
+@jit(
+    f"i8(i8, i8, i8, i8, {_WHOLE}, {_WHOLE}, {_TABLE}, {_FLOATS}, f4, f4, i8, i8, {_BYTES},"
+    " u1[::1], i8[::1], i8[::1], i8[::1], i8, f4[::1])"
+)
+def walk_selective(
+    data, rows, start, barred, shape, call, slack, units, unit, shift, x, own, allowed, visited,
+    pool, stones, best, table, out,
+):  # fmt: skip
+    """As :func:`vecdb.graph.traverse.walk`; `barred` is a node that is not there, or -1.
+
+    Returns minus the number of expanded nodes when the walk had to be seeded.
+    """
+    inner, stride, record, blocks, dims, bits = (
+        shape[3], shape[4], shape[5], shape[6], shape[7], shape[8]
+    )  # fmt: skip
+    k, ef, keep, every, ratio = call[0], call[1], call[2], call[3], call[11]
+    size = len(stones) - 8
+    add_unit, res_unit = units[0], units[1]
+    chunks = dims * bits // 16
+    block_bytes = HEAD + chunks * 64
+    local = inner <= FLOAT_DIMS
+    estimates = address(out)
+    keys, spare, nearest = address(pool) + 64, address(stones) + 64, address(best) + 64
+    met = visited[: len(visited) & ~7].view(np.int64)
+    hashed = call[7] == 1
+    tag = begin(visited, met, hashed)
+    flags, table_at, slots = address(visited), address(met), len(met) - 1
+    pool[8:], stones[8:], best[8:] = EMPTY, EMPTY, EMPTY
+    bound = EMPTY
+    count = 2  # nodes entered as met
+    inside = outside = found = 0  # entries of the three pools
+    if barred >= 0:
+        enter(slot_of(flags, table_at, slots, hashed, tag, barred), hashed, tag, barred)
+    if start != barred:
+        enter(slot_of(flags, table_at, slots, hashed, tag, start), hashed, tag, start)
+    if start != barred and (every or allowed[start >> 3] >> (start & 7) & 1):
+        pool[8] = np.int64(start) << 1
+        inside = 1
+    else:
+        stones[8] = np.int64(start) << 1
+        outside = 1
+    position = place = hops = stepped = 0
+    seeded = every
+    width = call[12]
+    while True:
+        position = pool_next(keys, room(inside, ef), position & ~7) if position >= 0 else -1
+        place = pool_next(spare, room(outside, size), place & ~7) if place >= 0 else -1
+        key = pool[8 + position] if position >= 0 else min(pool[7 + width], bound)
+        if position >= 0 and key > bound:
+            return -hops if seeded and not every else hops
+        wish = place >= 0 and stones[8 + place] < key
+        step = wish and RATIO_UNIT * stepped < ratio * (hops - stepped) + RATIO_UNIT * _FIRST
+        if not step and (wish or position < 0) and not seeded and found < k:
+            seeded = True
+            inside, count = seed(
+                data, rows, stride, inner, own, allowed, flags, table_at, slots, hashed, tag, pool,
+                width, inside, count,
+            )  # fmt: skip
+            if hashed and 2 * count > len(met):
+                met = grown(met, tag)
+                table_at, slots = address(met), len(met) - 1
+            position, width = 0, ef
+            continue
+        if step:
+            node = key_row(stones[8 + place])
+            stones[8 + place] |= 1
+            stepped += 1
+            following = pool_next(spare, room(outside, size), place & ~7)
+            if following >= 0:
+                prefetch_bytes(data + key_row(stones[8 + following]) * stride, stride)
+        elif position >= 0:
+            node = key_row(key)
+            pool[8 + position] |= 1
+            following = pool_next(keys, room(inside, ef), position & ~7)
+            if following >= 0:
+                prefetch_bytes(data + key_row(pool[8 + following]) * stride, stride)
+        else:
+            return -hops if seeded and not every else hops
+        at = data + node * stride
+        exact = record_distance(at, own, inner)
+        hops += 1
+        if not step:
+            key = make_key(exact, node)
+            if key < best[7 + keep]:
+                pool_insert(nearest, room(found, keep), key)
+                found = min(found + 1, keep)
+            if slack.shape[1] and found >= k:
+                bound = bound_of(slack, best[7 + k])
+                width = ef
+        if local:  # codes of a few dimensions are read by a table made around the node itself
+            for i in range(inner):
+                out[i] = read_f32(x + 4 * i) - read_f32(at + 4 * i)
+            out[inner:] = 0
+            unit, shift = fill_table(estimates, bits, dims * bits // 4, table)
+            unit *= res_unit
+            shift *= res_unit
+        for b in range(blocks):
+            link = at + record + b * block_bytes
+            limit = min(pool[7 + width], bound) >> 32
+            mask = estimate(link, chunks, table, exact, add_unit, unit, shift, limit, estimates)
+            while mask:
+                lane = trailing_zeros(mask)
+                mask &= mask - 1
+                neighbour = np.int64(read_i32(link + 4 * lane))
+                if not 0 <= neighbour < rows:  # a mapped file may hold anything
+                    continue
+                slot = slot_of(flags, table_at, slots, hashed, tag, neighbour)
+                if slot == 0:
+                    continue
+                key = make_key(out[lane], neighbour)
+                if every or allowed[neighbour >> 3] >> (neighbour & 7) & 1:
+                    if key < pool[7 + width]:
+                        enter(slot, hashed, tag, neighbour)
+                        count += 1
+                        new = pool_insert(keys, room(inside, ef), key)
+                        position = min(position, new) if position >= 0 else new
+                        inside = min(inside + 1, ef)
+                elif key < stones[7 + size]:
+                    enter(slot, hashed, tag, neighbour)
+                    count += 1
+                    new = pool_insert(spare, room(outside, size), key)
+                    place = min(place, new) if place >= 0 else new
+                    outside = min(outside + 1, size)
+                if hashed and 2 * count > len(met):
+                    met = grown(met, tag)
+                    table_at, slots = address(met), len(met) - 1
+
+
+@jit(f"i8(i8, i8, i8, i8, i8, b1, {_BYTES}, i8[::1])")
+def scan_records(data, rows, stride, inner, own, every, allowed, best):
+    """Offer the record of every allowed row to `best`; returns how many there are.
+
+    14 ns a row of 384 dimensions, where the float32 rows take 40 to 75.
+    """
+    size = len(best) - 8
+    nearest = address(best) + 64
+    best[8:] = EMPTY
+    length = record_bytes(inner)
+    listed = np.empty(64, np.int64)
+    total = 0
+    words = allowed.view(np.int64)
+    for first in range(0, rows, 64):
+        count = 0
+        if every:
+            count = min(64, rows - first)
+            for i in range(count):
+                listed[i] = first + i
+        else:
+            word = words[first >> 6]
+            while word:
+                listed[count] = first + trailing_zeros(word)
+                word &= word - 1
+                count += 1
+        for i in range(min(count, _AHEAD)):
+            prefetch_bytes(data + listed[i] * stride, length)
+        for i in range(count):
+            if i + _AHEAD < count:
+                prefetch_bytes(data + listed[i + _AHEAD] * stride, length)
+            key = make_key(record_distance(data + listed[i] * stride, own, inner), listed[i])
+            if key < best[7 + size]:
+                pool_insert(nearest, room(total, size), key)
+            total += 1
+    return total
