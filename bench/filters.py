@@ -1,6 +1,6 @@
 """Filtered search against rivals: QPS and recall over selectivity.
 
-    python -m bench.filters text-384-angular [LIBRARY ...]
+    python -m bench.filters text-384-angular [LIBRARY ...] [--kinds random] [--keep FOLDER]
 
 Two metadata columns make all filters: ``dice`` is random, ``rank`` orders the rows by their
 distance from one of them, the anchor. A filter passes a share of the rows:
@@ -13,19 +13,24 @@ favoured   ``rank < share``     those nearest to the anchor: their neighbourhood
 excluded   ``rank < share``     those furthest from it: their neighbourhood does not
 ========== ==================== ================================================================
 
-Every library answers one query a call on one thread, at several beams; a point of the report is one
-library, filter and beam, its latency the median of the queries, turn by turn with the other
-libraries. ``best`` lines compare, per filter, the fastest beam of each library whose recall@10 is
-at least .95. ``scan`` is vecdb's own exact scan of the rows that pass.
+The share 1 is no filter at all. Every library answers one query a call on one thread, at several
+beams; a point of the report is one library, filter and beam, its latency the median of the queries,
+turn by turn with the other libraries. ``best`` lines compare, per filter, the fastest beam of each
+library whose recall@10 is at least .95. ``target`` is vecdb asked for `target_recall=.95`, ``scan``
+its own exact scan of the float32 rows that pass. Long runs can be split by kind and by library
+(some rivals need an environment of their own): ``best`` and the plot look at all reports of the set
+in ``bench/out``.
+With ``--keep`` indexes are kept in a folder and used again.
 
-Needs ``bench/requirements-engine.txt``, and ``-db.txt`` for LanceDB and zvec.
+Needs ``bench/requirements-engine.txt``, and ``-db.txt`` for LanceDB, zvec, Chroma and sqlite-vec.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
@@ -36,11 +41,11 @@ import numpy.typing as npt
 from bench.datasets import OUT, Dataset, load
 from bench.harness import Contest, Report
 
-SHARES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.3, 0.6, 0.9, 0.99)
+SHARES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.3, 0.6, 0.9, 0.99, 1.0)
 KINDS = ("random", "favoured", "excluded")
-BEAMS = (32, 64, 128, 256, 512)
+BEAMS = (16, 24, 32, 48, 64, 96, 128, 256, 512)
 K = 10
-QUERIES = 50
+QUERIES = 100
 SECONDS = 0.5  # that one library may take for one beam of one filter
 WANTED = 0.95
 
@@ -94,24 +99,35 @@ class Library(Protocol):
 class Vecdb:
     """vecdb through its public face."""
 
-    beams = BEAMS
+    beams: tuple[int, ...] = BEAMS
 
-    def __init__(self, rows: Rows, folder: Path, exact: bool = False) -> None:
+    def __init__(self, rows: Rows, folder: Path) -> None:
         import vecdb
 
         vecdb.warmup()
         data = rows.data
-        self._col, self._exact = vecdb.col, exact
-        self._store = vecdb.create(
-            folder / "vecdb", data.train.shape[1], data.metric, sync="os", threads=1
-        )
-        self._store.add(data.train, metadata={"dice": rows.dice, "rank": rows.rank})
-        self._store.optimize()
+        self._col = vecdb.col
+        if not (folder / "vecdb").exists():
+            with vecdb.create(folder / "vecdb", data.train.shape[1], data.metric) as made:
+                made.add(data.train, metadata={"dice": rows.dice, "rank": rows.rank})
+                made.optimize()
+        self._store = vecdb.open(folder / "vecdb", threads=1)
 
     def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
-        where = self._col(column) < share
-        hits = self._store.search(query, K, where=where, ef_search=beam, exact=self._exact)
-        return hits.ids
+        return self._search(query, column, share, ef_search=beam)
+
+    def _search(self, query: npt.NDArray[Any], column: str, share: float, **asked: Any) -> Any:
+        where = self._col(column) < share if share < 1 else None
+        return self._store.search(query, K, where=where, **asked).ids
+
+
+class Target(Vecdb):
+    """vecdb asked for a recall instead of a beam."""
+
+    beams = (0,)
+
+    def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
+        return self._search(query, column, share, target_recall=WANTED)
 
 
 class Scan(Vecdb):
@@ -119,11 +135,8 @@ class Scan(Vecdb):
 
     beams = (0,)
 
-    def __init__(self, rows: Rows, folder: Path) -> None:
-        super().__init__(rows, folder, exact=True)
-
     def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
-        return super().search(query, column, share, 1)
+        return self._search(query, column, share, exact=True)
 
 
 class Hnswlib:
@@ -137,8 +150,13 @@ class Hnswlib:
         data = rows.data
         self._rows = rows
         self._index = hnswlib.Index(data.metric, data.train.shape[1])
-        self._index.init_index(len(data.train), M=16, ef_construction=200)
-        self._index.add_items(data.train)
+        file = folder / "hnswlib"
+        if file.exists():
+            self._index.load_index(str(file))
+        else:
+            self._index.init_index(len(data.train), M=16, ef_construction=200)
+            self._index.add_items(data.train)
+            self._index.save_index(str(file))
         self._index.set_num_threads(1)
         self._masks: dict[tuple[str, float], list[bool]] = {}
 
@@ -148,6 +166,8 @@ class Hnswlib:
             passes = (getattr(self._rows, column) < share).tolist()
             self._masks[column, share] = passes
         self._index.set_ef(beam)
+        if share >= 1:
+            return self._index.knn_query(query, K)[0][0]
         try:
             return self._index.knn_query(query, K, filter=passes.__getitem__)[0][0]
         except RuntimeError:  # fewer than k were met
@@ -163,10 +183,15 @@ class Faiss:
         import faiss
 
         self._faiss, self._rows = faiss, rows
-        train = self._scaled(rows.data.train)
-        self._index = faiss.IndexHNSWFlat(train.shape[1], 16)
-        self._index.hnsw.efConstruction = 200
-        self._index.add(train)
+        file = folder / "faiss"
+        if file.exists():
+            self._index = faiss.read_index(str(file))
+        else:
+            train = self._scaled(rows.data.train)
+            self._index = faiss.IndexHNSWFlat(train.shape[1], 16)
+            self._index.hnsw.efConstruction = 200
+            self._index.add(train)
+            faiss.write_index(self._index, str(file))
         faiss.omp_set_num_threads(1)
         self._selectors: dict[tuple[str, float], Any] = {}
 
@@ -176,7 +201,8 @@ class Faiss:
             bits = np.packbits(getattr(self._rows, column) < share, bitorder="little")
             kept = bits, self._faiss.IDSelectorBitmap(bits)
             self._selectors[column, share] = kept
-        asked = self._faiss.SearchParametersHNSW(sel=kept[1], efSearch=beam)
+        selector = kept[1] if share < 1 else None
+        asked = self._faiss.SearchParametersHNSW(sel=selector, efSearch=beam)
         return self._index.search(self._scaled(query[None]), K, params=asked)[1][0]
 
     def _scaled(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -195,12 +221,16 @@ class Lancedb:
         import pyarrow as pa
 
         data = rows.data
+        base = lancedb.connect(str(folder / "lance"))
+        if (folder / "lance" / "rows.lance").exists():
+            self._table = base.open_table("rows")
+            return
         flat = pa.array(data.train.reshape(-1))
         table = pa.table({
             "id": np.arange(len(data.train)), "dice": rows.dice, "rank": rows.rank,
             "vector": pa.FixedSizeListArray.from_arrays(flat, data.train.shape[1]),
         })  # fmt: skip
-        self._table = lancedb.connect(str(folder / "lance")).create_table("rows", table)
+        self._table = base.create_table("rows", table)
         self._table.create_index(
             metric=data.metric,
             index_type="IVF_HNSW_SQ",
@@ -210,7 +240,9 @@ class Lancedb:
         )
 
     def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
-        asked = self._table.search(query).where(f"{column} < {share}", prefilter=True)
+        asked = self._table.search(query)
+        if share < 1:
+            asked = asked.where(f"{column} < {share}", prefilter=True)
         return (
             asked.ef(beam)
             .refine_factor(3)
@@ -230,6 +262,9 @@ class Zvec:
         import zvec
 
         self._zvec, data = zvec, rows.data
+        if (folder / "zvec").exists():
+            self._rows = zvec.open(path=str(folder / "zvec"))
+            return
         metric = {"cosine": zvec.MetricType.COSINE, "l2": zvec.MetricType.L2}[data.metric]
         index = zvec.HnswIndexParam(metric_type=metric, m=16, ef_construction=200)
         schema = zvec.CollectionSchema(
@@ -253,23 +288,95 @@ class Zvec:
         asked = self._zvec.VectorQuery(
             field_name="v", vector=query.tolist(), param=self._zvec.HnswQueryParam(ef=beam)
         )
-        found = self._rows.query(asked, topk=K, filter=f"{column} < {share}")
-        return [int(doc.id) for doc in found]
+        filtered = {"filter": f"{column} < {share}"} if share < 1 else {}
+        return [int(doc.id) for doc in self._rows.query(asked, topk=K, **filtered)]
+
+
+class Chroma:
+    """Chroma with its defaults and `ef_search` 100."""
+
+    beams = (100,)
+
+    def __init__(self, rows: Rows, folder: Path) -> None:
+        import chromadb
+
+        data = rows.data
+        space = {"cosine": "cosine", "l2": "l2"}[data.metric]
+        base = chromadb.PersistentClient(str(folder / "chroma"))
+        self._rows = base.get_or_create_collection(
+            "rows", configuration={"hnsw": {"space": space, "ef_search": 100, "max_neighbors": 16}}
+        )
+        for start in range(self._rows.count(), len(data.train), 5000):
+            stop = min(start + 5000, len(data.train))
+            self._rows.add(
+                ids=[str(i) for i in range(start, stop)],
+                embeddings=data.train[start:stop],
+                metadatas=[
+                    {"dice": float(rows.dice[i]), "rank": float(rows.rank[i])}
+                    for i in range(start, stop)
+                ],
+            )
+
+    def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
+        where: Any = {column: {"$lt": share}} if share < 1 else None
+        found = self._rows.query(query_embeddings=[query], n_results=K, where=where, include=[])
+        return [int(i) for i in found["ids"][0]]
+
+
+class SqliteVec:
+    """sqlite-vec, which scans, with the columns beside the vectors."""
+
+    beams = (0,)
+
+    def __init__(self, rows: Rows, folder: Path) -> None:
+        import sqlite3
+
+        import sqlite_vec
+
+        data = rows.data
+        fresh = not (folder / "sqlite").exists()
+        self._base = sqlite3.connect(folder / "sqlite")
+        self._base.enable_load_extension(True)
+        sqlite_vec.load(self._base)
+        if fresh:
+            self._base.execute(
+                f"create virtual table rows using vec0(dice float, rank float, v "
+                f"float[{data.train.shape[1]}] distance_metric={data.metric})"
+            )
+            self._base.executemany(
+                "insert into rows(rowid, dice, rank, v) values (?, ?, ?, ?)",
+                (
+                    (i, float(rows.dice[i]), float(rows.rank[i]), data.train[i].tobytes())
+                    for i in range(len(data.train))
+                ),
+            )
+            self._base.commit()
+
+    def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
+        found = self._base.execute(
+            f"select rowid from rows where v match ? and k = {K} and {column} < ?",
+            (query.tobytes(), share),
+        )
+        return [row for (row,) in found]
 
 
 LIBRARIES = {
-    "vecdb": Vecdb, "scan": Scan, "hnswlib": Hnswlib, "faiss": Faiss, "lancedb": Lancedb,
-    "zvec": Zvec,
+    "vecdb": Vecdb, "target": Target, "scan": Scan, "hnswlib": Hnswlib, "faiss": Faiss,
+    "lancedb": Lancedb, "zvec": Zvec, "chroma": Chroma, "sqlite-vec": SqliteVec,
 }  # fmt: skip
 
 
 class Subject:
     """One library in its process, timed query by query."""
 
-    def __init__(self, name: str, source: str) -> None:
+    def __init__(self, name: str, source: str, keep: Path | None) -> None:
         self._rows = rows_of(source)
         self._folder = TemporaryDirectory()
-        self._library: Library = LIBRARIES[name](self._rows, Path(self._folder.name))
+        folder = Path(self._folder.name)
+        if keep is not None:
+            folder = keep / source
+            folder.mkdir(parents=True, exist_ok=True)
+        self._library: Library = LIBRARIES[name](self._rows, folder)
 
     def run(self, kind: str, share: float) -> dict[int, tuple[list[list[int]], list[float]]]:
         """For each beam the answers to the kind's queries and the seconds of each; fewer than all
@@ -295,44 +402,62 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("source")
     parser.add_argument("libraries", nargs="*", choices=[[], *LIBRARIES])
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
+    parser.add_argument("--keep", type=Path)
     asked = parser.parse_args()
     names = asked.libraries or list(LIBRARIES)
-    report = Report(f"filters-{asked.source}", names)
+    stem = f"filters-{asked.source}"
+    report = Report("-".join([stem, *asked.kinds, *names]), names)
     rows = rows_of(asked.source)
-    points = list(measure(report, rows, asked.source, names))
+    measure(report, rows, asked.source, names, asked.kinds, asked.keep)
+    points = known(stem)
     for kind in KINDS:
         for share in SHARES:
             report.line(best=kind, share=share, qps=best(points, kind, share))
-    plot(points, OUT / f"filters-{asked.source}.png", asked.source)
+    plot(points, OUT / f"{stem}.png", asked.source)
 
 
-def measure(report: Report, rows: Rows, source: str, names: list[str]) -> Iterator[dict[str, Any]]:
-    """One point per library, filter and beam."""
-    with Contest(report, Subject, names, source) as contest:
-        for kind in KINDS:
+def known(stem: str) -> list[dict[str, Any]]:
+    """The points of all reports of a set."""
+    lines = [line for path in sorted(OUT.glob(f"{stem}-*.jsonl")) for line in path.open()]
+    return [point for point in map(json.loads, lines) if "beam" in point]
+
+
+def measure(
+    report: Report,
+    rows: Rows,
+    source: str,
+    names: list[str],
+    kinds: Iterable[str],
+    keep: Path | None,
+) -> None:
+    """Report one point per library, filter and beam."""
+    with Contest(report, Subject, names, source, keep) as contest:
+        for kind in kinds:
             for share in SHARES:
                 truth = nearest(rows, kind, share)
                 for name, beams in contest.round("run", kind, share):
                     for beam, (answers, seconds) in beams.items():
-                        point = {
-                            "kind": kind, "share": share, "library": name, "beam": beam,
-                            "recall": recall(rows, kind, answers, truth),
-                            "qps": 1 / float(np.median(seconds)),
-                            "short": sum(
+                        report.line(
+                            kind=kind, share=share, library=name, beam=beam,
+                            recall=recall(rows, kind, answers, truth),
+                            qps=1 / float(np.median(seconds)),
+                            short=sum(
                                 len(ids) < int(np.isfinite(true).sum())
                                 for ids, true in zip(answers, truth, strict=False)
                             ),
-                        }  # fmt: skip
-                        report.line(**point)
-                        yield point
+                        )  # fmt: skip
 
 
 def nearest(rows: Rows, kind: str, share: float) -> npt.NDArray[np.float64]:
     """Distances (queries, K) of the true neighbours among the rows that pass, padded with inf."""
-    passing = rows.data.train[rows.column(kind)[1] < share].astype(np.float64)
+    passing = rows.data.train[rows.column(kind)[1] < share].astype(np.float32)
     found = np.full((QUERIES, K), np.inf)
-    for i, query in enumerate(rows.data.test[rows.queries[kind]].astype(np.float64)):
-        closest = np.sort(_distances(rows.data, query, passing))[:K]
+    for i, query in enumerate(rows.data.test[rows.queries[kind]]):
+        rough = _distances(rows.data, query, passing)
+        near = np.argpartition(rough, 2 * K)[: 2 * K] if len(rough) > 2 * K else slice(None)
+        closest = _distances(rows.data, query.astype(np.float64), passing[near].astype(np.float64))
+        closest = np.sort(closest)[:K]
         found[i, : len(closest)] = closest
     return found
 
@@ -377,7 +502,11 @@ def plot(points: list[dict[str, Any]], path: Path, title: str) -> None:
             line = [(share, best(points, kind, share).get(name)) for share in SHARES]
             shown = [(share, qps) for share, qps in line if qps]
             if shown:
-                style = {"linewidth": 2.5} if name == "vecdb" else {"linewidth": 1, "alpha": 0.8}
+                style = (
+                    {"linewidth": 2.5}
+                    if name in ("vecdb", "target")
+                    else {"linewidth": 1, "alpha": 0.8}
+                )
                 panel.plot(*zip(*shown, strict=True), marker="o", label=name, **style)
         panel.set(xscale="log", yscale="log", title=f"{title}: {kind}", xlabel="share that passes")
         panel.grid(alpha=0.3)

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
         VecdbError,
         VersionError,
     )
-    from vecdb.filter.expr import col
+    from vecdb.filter.expr import col, predicate
     from vecdb.hits import BatchHits, Hits
     from vecdb.interop import from_hnswlib
     from vecdb.kernels import warmup
@@ -89,7 +89,7 @@ _HOME = {
     "vecdb.hits": ("BatchHits", "Hits"),
     "vecdb.interop": ("from_hnswlib",),
     "vecdb.kernels": ("warmup",),
-    "vecdb.filter.expr": ("col",),
+    "vecdb.filter.expr": ("col", "predicate"),
     "vecdb.query.plan": ("Plan",),
     "vecdb.schema": ("Hnsw", "Schema"),
 }
@@ -121,6 +121,7 @@ __all__ = [
     "create",
     "from_hnswlib",
     "open",
+    "predicate",
     "warmup",
 ]
 

@@ -23,10 +23,11 @@ from vecdb.filter.expr import (
     Not,
     Operator,
     Or,
+    Predicate,
     all_of,
     any_of,
 )
-from vecdb.filter.values import kind_of, plain_value
+from vecdb.filter.values import kind_of, number_type, plain_value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +90,8 @@ class _Binder:
                 return self._match(column, how, text)
             case Has(column, values, every):
                 return Has(column, _distinct(column, self._list_type(column), values), every)
+            case Predicate():
+                return self._predicate(expr)
         raise FilterError(
             describe("filter", expected="a condition made with col()", got=repr(expr)[:100],
                      fix="write col('year') > 2010")
@@ -103,6 +106,19 @@ class _Binder:
         if op == "!=":
             return Not(Compare(column, "==", plain_value(column, kind, value)))
         return Compare(column, op, plain_value(column, kind, value))
+
+    def _predicate(self, expr: Predicate) -> Expr:
+        from vecdb.kernels.predicate import compiled
+
+        dtypes = []
+        for column in expr.columns:
+            kind = self._scalar_type(column, "a predicate", has="has")
+            if kind_of(kind) not in ("bool", "int", "float", "timestamp"):
+                fix = "test it with == or isin(...), and combine both with &"
+                raise misfit(column, kind, "a numeric column", "a predicate", fix)
+            dtypes.append(number_type(kind))
+        compiled(expr.function, tuple(dtypes))  # now, so that errors come before any row is read
+        return expr
 
     def _match(self, column: str, kind: str, text: object) -> Expr:
         if kind not in ("like", "startswith", "endswith", "contains"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vecdb.filter.bitmap import unpack
-from vecdb.filter.values import kind_of
+from vecdb.filter.values import kind_of, number_type
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,9 +64,9 @@ class Numbers(ColumnData):
 
     def __init__(self, array: pa.Array[Any]) -> None:
         super().__init__(array)
-        stamp = kind_of(array.type) == "timestamp"
-        dtype = np.dtype(np.int64 if stamp else array.type.to_pandas_dtype())
-        self._numbers = _view(array.buffers()[1], dtype)[array.offset :][: len(array)]
+        self._numbers = _view(array.buffers()[1], number_type(array.type))[array.offset :][
+            : len(array)
+        ]
 
     def numbers(self, start: int, stop: int) -> npt.NDArray[Any]:
         """The values; anything where there is none."""

@@ -8,22 +8,34 @@ their zone maps settle are not read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vecdb.filter.bitmap import pack_into
-from vecdb.filter.expr import And, Compare, Expr, Has, IsIn, IsNull, Match, Not, Or
+from vecdb.filter.columns import Bools, Ids, Numbers
+from vecdb.filter.expr import (
+    And,
+    Compare,
+    Expr,
+    Has,
+    IsIn,
+    IsNull,
+    Match,
+    Not,
+    Or,
+    Predicate,
+)
 from vecdb.filter.leaves import Test, all_tests, any_test, constant, leaf_test
 from vecdb.segment import bitmap
 from vecdb.segment.columns import ZONE_ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
-    from vecdb.filter.columns import ColumnData, Ids
+    from vecdb.filter.columns import ColumnData
     from vecdb.filter.zones import Zones
 
 __all__ = ["evaluate"]
@@ -89,7 +101,11 @@ def _test(expr: Expr, column: Callable[[str], ColumnData | Ids], *, negated: boo
         case IsNull(name):
             return _null(column(name), passes=not negated)
         case Compare() | IsIn() | Match() | Has():
-            return _known(expr, column(expr.column), negated=negated)
+            data = column(expr.column)
+            return _known(leaf_test(expr, data), [data], negated=negated)
+        case Predicate(_, names):
+            columns = [column(name) for name in names]
+            return _known(_predicate(expr, columns), columns, negated=negated)
     raise AssertionError(expr)
 
 
@@ -105,17 +121,32 @@ def _null(data: ColumnData | Ids, *, passes: bool) -> Test:
     return test
 
 
-def _known(leaf: Compare | IsIn | Match | Has, data: ColumnData | Ids, *, negated: bool) -> Test:
-    """A condition, or its negation, on the rows that have a value."""
-    holds = leaf_test(leaf, data)
-    if data.never_null and not negated:
+def _predicate(expr: Predicate, columns: Sequence[ColumnData | Ids]) -> Test:
+    from vecdb.kernels.predicate import compiled
+
+    holds = compiled(expr.function, tuple(_values(data, 0, 0).dtype for data in columns))
+    return lambda start, stop: holds(*(_values(data, start, stop) for data in columns))
+
+
+def _values(data: ColumnData | Ids, start: int, stop: int) -> npt.NDArray[Any]:
+    """What a predicate sees of a column."""
+    if isinstance(data, Bools):
+        return data.flags(start, stop)
+    assert isinstance(data, (Numbers, Ids))
+    return data.numbers(start, stop)
+
+
+def _known(holds: Test, columns: Sequence[ColumnData | Ids], *, negated: bool) -> Test:
+    """A condition, or its negation, on the rows that have a value in its columns."""
+    partial = [data for data in columns if not data.never_null]
+    if not partial and not negated:
         return holds
 
     def test(start: int, stop: int) -> npt.NDArray[np.bool_]:
         flags = holds(start, stop)
         if negated:
             np.logical_not(flags, out=flags)
-        if not data.never_null:
+        for data in partial:
             flags &= data.valid(start, stop)
         return flags
 

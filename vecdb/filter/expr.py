@@ -6,18 +6,20 @@
 
 SQL text and Mongo-style dicts are translated into the same tree (``vecdb.filter.parse``). Its
 meaning is SQL's: a condition on a null is neither true nor false, and a row passes when the whole
-filter is true. Trees hold plain values, never code or SQL text, compare by value and pickle.
+filter is true. Trees hold plain values, never SQL text, compare by value and pickle; a
+:func:`predicate` alone holds code, that of the program itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, NoReturn
 
 from vecdb.errors import FilterError, describe
 
-__all__ = ["And", "Column", "Compare", "Expr", "Has", "IsIn", "IsNull", "Match", "Not", "Or", "col"]
+__all__ = ["And", "Column", "Compare", "Expr", "Has", "IsIn", "IsNull", "Match", "Not", "Or",
+           "Predicate", "col", "predicate"]  # fmt: skip
 
 Operator = Literal["==", "!=", "<", "<=", ">", ">="]
 MatchKind = Literal["like", "startswith", "endswith", "contains"]
@@ -104,6 +106,50 @@ class Has(Expr):
         if len(self.values) == 1:
             return f"col({self.column!r}).has({self.values[0]!r})"
         return f"col({self.column!r}).has_{'all' if self.every else 'any'}({_listed(self.values)})"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, repr=False)
+class Predicate(Expr):
+    """`function` of the values of `columns` is true; made by :func:`predicate`."""
+
+    function: Callable[..., Any]
+    columns: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        name = getattr(self.function, "__name__", "function")
+        return f"predicate({', '.join([name, *map(repr, self.columns)])})"
+
+
+def predicate(function: Callable[..., Any], *columns: str) -> Predicate:
+    """A condition of your own on numeric columns, compiled by numba and run without the GIL.
+
+    >>> recent = vecdb.predicate(lambda year, price: price < 2.0 * (year - 1990), "year", "price")
+    >>> col.search(query, where=recent & (vecdb.col("lang") == "en"))
+
+    It is called for every row that has a value in all of the columns, once per filter and segment;
+    the rows that passed are then remembered. So the same function must always say the same.
+
+    Parameters
+    ----------
+    function : callable
+        Takes a number per column (bool, int or float; a timestamp as the int64 that is stored) and
+        returns a bool. A plain function, or one that ``numba.njit`` made.
+    *columns : str
+        Names of its columns.
+
+    Raises
+    ------
+    FilterError
+        No function or no columns here; when it is used: a column that is not numeric, or a function
+        that numba can't compile for the columns' types.
+    """
+    if not callable(function) or not columns or not all(isinstance(c, str) for c in columns):
+        raise FilterError(
+            describe("predicate", expected="a function and the names of its columns",
+                     got=f"{function!r:.100}, {columns!r:.100}",
+                     fix="write vecdb.predicate(lambda year: year % 4 == 0, 'year')")
+        )  # fmt: skip
+    return Predicate(function, columns)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)

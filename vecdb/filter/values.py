@@ -61,6 +61,13 @@ def kind_of(data_type: pa.DataType) -> str:
     return "float" if name in ("float", "double", "halffloat") else "int"
 
 
+def number_type(data_type: pa.DataType) -> np.dtype[Any]:
+    """The NumPy type in which a column of bools, numbers or timestamps is stored."""
+    if kind_of(data_type) == "timestamp":
+        return np.dtype(np.int64)
+    return np.dtype(data_type.to_pandas_dtype())
+
+
 def plain_value(column: str, data_type: pa.DataType, value: Any) -> Any:
     """`value` as the plain type of the column.
 
