@@ -221,11 +221,12 @@ def _open_segment(directory: Directory, manifest: Manifest, entry: SegmentEntry)
 def _open_live(
     directory: Directory, manifest: Manifest, entry: SegmentEntry
 ) -> npt.NDArray[np.uint8]:
+    """The bitmap of a segment with deleted rows; reads all of it, a bit a row."""
     assert entry.deletes is not None
     name = names.container(Kind.TOMBSTONES, entry.deletes.id)
     container = Container(directory, name, Kind.TOMBSTONES, manifest.uuid, entry.deletes)
     live = container.array("live", np.uint8, (bitmap.nbytes(entry.rows),))
-    beyond = live & ~bitmap.all_live(entry.rows)
-    if container.segment != entry.file.id or bitmap.live_rows(live) != entry.live or beyond.any():
+    beyond = np.unpackbits(live[entry.rows // 8 :], bitorder="little")[entry.rows % 8 :].any()
+    if container.segment != entry.file.id or bitmap.live_rows(live) != entry.live or beyond:
         raise container.damaged(f"{entry.live} live rows of segment {entry.file.id}", "others")
     return live
