@@ -46,12 +46,13 @@ class Tally:
 
     def count(self, ended: Ended) -> bool:
         """Take in how a child ended; whether it died."""
-        assert ended.signal == signal.SIGKILL or ended.code == 0, ended.stderr
-        self.died += ended.signal == signal.SIGKILL
+        killed = ended.signal == signal.SIGKILL
+        assert killed or (ended.signal, ended.code) == (0, 0), ended.stderr
+        self.died += killed
         for line in ended.said:
             if line.startswith("k "):
                 self.places.update(line.split()[1:])
-        return ended.signal == signal.SIGKILL
+        return killed
 
 
 def possible(ended: Ended, states: list[model.State]) -> list[model.State]:

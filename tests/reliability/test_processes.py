@@ -112,6 +112,7 @@ while time.monotonic() < stop:
     model.check_search(pinned, dict(state), probes=1)
     assert seen.setdefault(sequence, state) == state, "one version, two contents"
     pinned.close()
+faulthandler.cancel_dump_traceback_later()
 print(json.dumps([looks, sorted(seen.items())]))
 """
 
