@@ -24,7 +24,7 @@ class Hnswlib:
         path.mkdir()
         self._file = str(path / "index.bin")
         self._index: Any = hnswlib.Index("l2", dim)
-        self._index.init_index(1_000_000)
+        self._index.init_index(200_000)
 
     def prepare(self, rows: Rows) -> Any:
         return rows.vectors, rows.ids
@@ -41,7 +41,7 @@ class Hnswlib:
 
         self._file = str(path / "index.bin")
         self._index = hnswlib.Index("l2", 32)
-        self._index.load_index(self._file, max_elements=1_000_000)
+        self._index.load_index(self._file, max_elements=200_000)
 
     def get(self, ids: Sequence[int]) -> int:
         return len(self._index.get_items(ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,22 @@ def start(code: str, *args: object) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+@contextlib.contextmanager
+def hanging_is_an_error(seconds: int = 5) -> Iterator[None]:
+    """TimeoutError in this thread when it has not come back by then."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f"a hang of {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_a_second_writer_is_refused_by_pid_and_the_lock_dies_with_its_holder(
     tmp_path: Path,
 ) -> None:
@@ -42,7 +60,7 @@ def test_a_second_writer_is_refused_by_pid_and_the_lock_dies_with_its_holder(
     pid = holder.stdout.readline().strip()
     model.make(tmp_path / "other").close()  # what opening needs is imported
     started = time.thread_time()
-    with pytest.raises(vecdb.LockedError, match=pid):
+    with hanging_is_an_error(), pytest.raises(vecdb.LockedError, match=pid):
         vecdb.open(path, "w")
     assert time.thread_time() - started < 0.1
     with vecdb.open(path, "r") as reader:
@@ -55,6 +73,7 @@ def test_a_second_writer_is_refused_by_pid_and_the_lock_dies_with_its_holder(
 def test_a_second_writer_is_refused_in_the_same_process(tmp_path: Path) -> None:
     with (
         model.make(tmp_path / "store"),
+        hanging_is_an_error(),
         pytest.raises(vecdb.LockedError, match=str(os.getpid())),
     ):
         vecdb.open(tmp_path / "store", "w")
