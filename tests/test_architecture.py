@@ -23,7 +23,7 @@ LAYERS = [
     {"store"},
     {"filter"},
     {"query"},
-    {"hits", "vectors"},
+    {"fingerprint", "hits", "vectors"},
     {"reading"},
     {"collection", "card"},
     {"interop"},

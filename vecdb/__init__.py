@@ -23,6 +23,7 @@ in this list::
     filter      one typed tree in four spellings -> a bitmap per part
     query       planner (scan, filtered graph, graph), execution, merge, measured recall
     collection  the public face; reading: its reading half; hits: answers; vectors: all rows, viewed
+                fingerprint: warns about vectors of another model
 
 `graph` knows arrays, not files; `segment` knows bytes, not durability; `store` knows durability,
 not queries. A write goes user -> batch -> WAL (durable) -> memtable -> snapshot; in the background
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         ExistsError,
         FilterError,
         LockedError,
+        ModelWarning,
         NotFoundError,
         PoisonedError,
         ReadOnlyError,
@@ -78,6 +80,7 @@ _HOME = {
         "ExistsError",
         "FilterError",
         "LockedError",
+        "ModelWarning",
         "NotFoundError",
         "PoisonedError",
         "ReadOnlyError",
@@ -108,6 +111,7 @@ __all__ = [
     "Hits",
     "Hnsw",
     "LockedError",
+    "ModelWarning",
     "NotFoundError",
     "Plan",
     "PoisonedError",

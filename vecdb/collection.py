@@ -16,6 +16,7 @@ from vecdb import batch as _batch
 from vecdb import kernels
 from vecdb.errors import ArgumentError, describe
 from vecdb.filter import masks
+from vecdb.fingerprint import Guard
 from vecdb.metadata import as_metadata
 from vecdb.progress import bar
 from vecdb.query import gather
@@ -51,6 +52,7 @@ def create(
     sync: Literal["full", "os"] = "full",
     threads: int | None = None,
     exist_ok: bool = False,
+    model: str | None = None,
 ) -> Collection:
     """Create a collection and open it for writing.
 
@@ -78,6 +80,9 @@ def create(
         Size of the thread pool, the number of cores when left out.
     exist_ok : bool
         Open the collection if there is one with the same dim, metric, ids and dtype.
+    model : str, optional
+        Name of the embedding model, kept with the collection: :meth:`Collection.add` warns about
+        vectors of another one.
 
     Returns
     -------
@@ -97,6 +102,7 @@ def create(
         dtype=dtype,
         index=Hnsw() if index is None else index,
         columns=None if schema is None else columns_from(schema),
+        model=model,
     )
     check_choice("sync", sync, ("full", "os"))
     workers = Workers(threads)
@@ -159,6 +165,7 @@ class Collection(Reading):
     def __init__(self, store: Store, workers: Workers) -> None:
         self._store = store
         self._workers = workers
+        self._guard = Guard()
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -168,6 +175,8 @@ class Collection(Reading):
         ids: Any = None,
         metadata: Any = None,
         progress: bool = False,
+        *,
+        model: str | None = None,
     ) -> npt.NDArray[Any]:
         """Add new rows; all of them or, after an error, none.
 
@@ -182,11 +191,19 @@ class Collection(Reading):
             Columns that are left out are null.
         progress : bool
             Show a progress bar (needs tqdm) for large additions.
+        model : str, optional
+            Name of the model that made the vectors.
 
         Returns
         -------
         ndarray
             (n,) the ids of the rows.
+
+        Warns
+        -----
+        ModelWarning
+            `model` is not that of :func:`create`, or 64 vectors or more are unlike the stored ones
+            in length or in their spread over the dimensions.
 
         Raises
         ------
@@ -197,9 +214,11 @@ class Collection(Reading):
         ReadOnlyError, ClosedError, StorageError
             The handle can't write, or the disk refused.
         """
-        return self._write(vectors, ids, metadata, replace=False, progress=progress)
+        return self._write(vectors, ids, metadata, model, replace=False, progress=progress)
 
-    def upsert(self, vectors: Any, ids: Any, metadata: Any = None) -> npt.NDArray[Any]:
+    def upsert(
+        self, vectors: Any, ids: Any, metadata: Any = None, *, model: str | None = None
+    ) -> npt.NDArray[Any]:
         """Add rows, replacing those whose ids exist: vectors and metadata, whole rows at once.
 
         Parameters, returns and raises as :meth:`add`; `ids` must be given.
@@ -209,7 +228,7 @@ class Collection(Reading):
                 describe("ids", expected="the ids of the rows to replace or add", got="None",
                          fix="pass ids=, or use add()")
             )  # fmt: skip
-        return self._write(vectors, ids, metadata, replace=True, progress=False)
+        return self._write(vectors, ids, metadata, model, replace=True, progress=False)
 
     def delete(self, ids: Any = None, where: Any = None) -> int:
         """Delete rows by id or by filter.
@@ -355,7 +374,14 @@ class Collection(Reading):
         return _reopen, (self.path, self._store.version, self._workers.threads)
 
     def _write(
-        self, vectors: Any, ids: Any, metadata: Any, *, replace: bool, progress: bool
+        self,
+        vectors: Any,
+        ids: Any,
+        metadata: Any,
+        model: str | None,
+        *,
+        replace: bool,
+        progress: bool,
     ) -> npt.NDArray[Any]:
         store = self._store
         store.check_writable()
@@ -370,6 +396,7 @@ class Collection(Reading):
                          fix="pass ids=[...], or create the collection with ids='int64'")
             )  # fmt: skip
         columns, schema = as_metadata(metadata, len(rows), store.schema)
+        self._guard.check(store.snapshot, rows, model)
         if ids is None:
             first = store.next_id(len(rows))
             given = np.arange(first, first + len(rows), dtype=np.int64)

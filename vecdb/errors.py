@@ -1,4 +1,4 @@
-"""Every error that vecdb raises on purpose.
+"""Every error that vecdb raises on purpose, and its one warning.
 
 A message has three parts, made by :func:`describe`: what was expected, what came, and the fix.
 Each class also inherits the built-in error that a Python user would expect, so that
@@ -16,6 +16,7 @@ __all__ = [
     "ExistsError",
     "FilterError",
     "LockedError",
+    "ModelWarning",
     "NotFoundError",
     "PoisonedError",
     "ReadOnlyError",
@@ -90,3 +91,7 @@ class CorruptionError(VecdbError):
 
 class VersionError(VecdbError):
     """The collection was written by a newer vecdb, or in a format this machine can't read."""
+
+
+class ModelWarning(UserWarning):
+    """Vectors that are being added seem to come from another model than those that are stored."""

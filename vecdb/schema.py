@@ -75,6 +75,7 @@ class Schema:
     dtype: VectorType = "float32"
     index: Hnsw = dataclasses.field(default_factory=Hnsw)
     columns: pa.Schema | None = None  # None: taken from the first metadata that arrives
+    model: str | None = None
 
     def __post_init__(self) -> None:
         _check_int("dim", self.dim, 1, MAX_DIM)
@@ -92,6 +93,8 @@ class Schema:
             )
         if self.columns is not None:
             _check_columns(self.columns)
+        if self.model is not None:
+            check_model(self.model)
 
     def with_columns(self, added: pa.Schema) -> Schema:
         """The schema with more metadata columns behind those it has."""
@@ -116,6 +119,7 @@ class Schema:
         columns = None
         if self.columns is not None:
             columns = [[field.name, type_name(field.type)] for field in self.columns]
+        named = {} if self.model is None else {"model": self.model}
         return {
             "dim": self.dim,
             "metric": self.metric,
@@ -123,6 +127,7 @@ class Schema:
             "dtype": self.dtype,
             "index": dataclasses.asdict(self.index),
             "columns": columns,
+            **named,
         }
 
     @classmethod
@@ -136,6 +141,7 @@ class Schema:
             dtype=data["dtype"],
             index=Hnsw(**data["index"]),
             columns=None if columns is None else columns_from(columns),
+            model=data.get("model"),
         )
 
 
@@ -196,6 +202,15 @@ def check_name(name: object) -> None:
                 fix="rename the column",
             )
         )
+
+
+def check_model(name: object) -> None:
+    """Refuse a model's name that is empty, too long or not printable text."""
+    if not isinstance(name, str) or not name or len(name) > MAX_NAME or not name.isprintable():
+        raise ArgumentError(
+            describe("model", expected=f"printable text of 1 to {MAX_NAME} characters",
+                     got=repr(name)[:300], fix="pass the name under which the model is known")
+        )  # fmt: skip
 
 
 def type_name(kind: pa.DataType) -> str:

@@ -71,11 +71,14 @@ def allowed(where: Any, snapshot: Snapshot, params: Params = None) -> list[Allow
 
 def allowed_by(expr: Expr, snapshot: Snapshot) -> list[Allowed]:
     """As :func:`allowed`, of a bound filter."""
+    known: list[Allowed] | None = _CACHE.get(snapshot, expr)
+    if known is not None:  # 8 us saved of a search that takes 50
+        return known
     textual = snapshot.schema.ids == "string"
     some, every = _by_ids(expr, snapshot)
     most = max((part.data.rows for part in snapshot.parts), default=0)
     nothing = np.broadcast_to(_ZERO, bitmap.nbytes(most))  # one for all: a call takes 3 us
-    found = []
+    found: list[Allowed] = []
     for part, maybe, surely in zip(snapshot.parts, some, every, strict=True):
         if surely:
             found.append(Allowed(part.live, part.live_rows))
@@ -83,6 +86,8 @@ def allowed_by(expr: Expr, snapshot: Snapshot) -> list[Allowed]:
             found.append(_allowed_part(expr, part, textual))
         else:
             found.append(Allowed(nothing[: bitmap.nbytes(part.data.rows)], 0))
+    held = sum(each.bits.nbytes for each in found if each.bits is not None and each.count)
+    _CACHE.put(snapshot, expr, found, held)
     return found
 
 

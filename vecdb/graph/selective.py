@@ -134,7 +134,7 @@ def walk_selective(
     seeded = every
     width = call[12]
     while True:
-        position = pool_next(keys, room(inside, ef), position & ~7) if position >= 0 else -1
+        position = pool_next(keys, room(inside, width), position & ~7) if position >= 0 else -1
         place = pool_next(spare, room(outside, size), place & ~7) if place >= 0 else -1
         key = pool[8 + position] if position >= 0 else min(pool[7 + width], bound)
         if position >= 0 and key > bound:

@@ -75,12 +75,13 @@ def search_single(
         return None
     target = check_target(target_recall)
     allowed = masks.allowed(where, snapshot, params)
+    matching = sum(passing.count for passing in allowed)
+    if matching < k:
+        return None
     found = []
-    matching = 0
     for part, passing in zip(snapshot.parts, allowed, strict=True):
         if not passing.count:
             continue
-        matching += passing.count
         data, wanted = part.segment, min(k, passing.count)
         effort = None
         if target is not None and walkable(data):
@@ -93,8 +94,6 @@ def search_single(
         if one is None:
             return None
         found.append(one)
-    if matching < k:
-        return None
     ids, distances = found[0].ids, found[0].distances
     if len(found) > 1:
         distances = np.concatenate([part.distances for part in found])

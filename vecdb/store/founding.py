@@ -100,8 +100,10 @@ def exists(path: Path) -> ExistsError:
 
 
 def refuse_other_kind(path: Path, found: Schema, wanted: Schema) -> None:
-    """Raise SchemaError when the store is not what was asked for; columns may be left out."""
+    """Raise SchemaError when the store is not what was asked for; columns and model may be left
+    out."""
     kind = dataclasses.replace(found, columns=None) if wanted.columns is None else found
+    kind = dataclasses.replace(kind, model=None) if wanted.model is None else kind
     if kind != wanted:
         raise SchemaError(
             describe(str(path), expected=f"{wanted}", got=f"{found}",

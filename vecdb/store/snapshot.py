@@ -78,7 +78,7 @@ class Part:
         return Part(self.data, live, self.live_rows - len(rows), self.bounds)
 
 
-@dataclasses.dataclass(slots=True, eq=False, repr=False)
+@dataclasses.dataclass(slots=True, weakref_slot=True, eq=False, repr=False)
 class Snapshot:
     """The collection at one sequence number; immutable and safe to share between threads.
 
