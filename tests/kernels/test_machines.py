@@ -17,6 +17,7 @@ SEARCH = """
 import sys, numpy as np
 from vecdb import graph
 from vecdb.kernels import jit
+from vecdb.kernels.codes import Codes, encode
 from vecdb.kernels.scan import scan
 rng = np.random.default_rng(0)
 rows = rng.standard_normal((60, 40)).astype("f4")
@@ -26,6 +27,9 @@ for metric in ("l2", "cosine", "ip"):
     built = graph.build(rows, metric, ef_construction=16, codes="2bit")
     found.append(graph.search(built, rows, queries, 5, 60, metric=metric).rows)
     found.append(scan(rows, queries, 5, metric)[0])
+    codes = Codes.empty(*rows.shape)
+    encode(rows, metric, codes, 0, len(rows))
+    found.append(scan(rows, queries, 5, metric, codes=codes)[0])
 np.save(sys.argv[1], np.stack(found))
 print(jit.AVX512, jit.INTERPRETED)
 """

@@ -118,3 +118,20 @@ def test_a_column_younger_than_the_file_is_null(tmp_path: Path) -> None:
     assert later.block_stats("late") is None
     assert later.column("n").equals(segment.column("n"))
     assert "late" not in segment.columns.names
+
+
+def test_taken_text_is_checked_row_by_row_and_whole_columns_as_a_whole(tmp_path: Path) -> None:
+    schema = Schema(dim=4, metric="l2", columns=pa.schema([("text", pa.string())]))
+    texts = pa.array([b"good", b"\xff\xfe", None, b"gr\xc3\xbcn"], pa.binary())
+    crafted = pa.Array.from_buffers(pa.string(), 4, texts.buffers())
+    directory = Directory(tmp_path)
+    info = write_segment(
+        directory, NAME, f.Header(f.Kind.SEGMENT, STORE, 1), schema, 4,
+        vectors=[np.ones((4, 4), np.float32)], ids=np.arange(4), column=lambda name: crafted,
+    )  # fmt: skip
+    segment = Segment(Container(directory, NAME, f.Kind.SEGMENT, STORE, info), schema, 4)
+    assert segment.take("text", pa.array([3, 0, 2])).to_pylist() == ["grün", "good", None]
+    with pytest.raises(CorruptionError, match="text"):
+        segment.take("text", pa.array([0, 1]))
+    with pytest.raises(CorruptionError, match="text"):
+        segment.column("text")

@@ -21,12 +21,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.kernels.jit import jit
+from vecdb.kernels.jit import AVX512, jit
 from vecdb.kernels.leaves import distance, dot_codes, pool_insert, prefetch_bytes
 from vecdb.kernels.memory import address, read_f32, write_u8
 from vecdb.kernels.pools import METRICS, list_allowed, pool_key
 
-__all__ = ["Codes", "encode", "scan_codes"]
+__all__ = ["FAST", "Codes", "encode", "scan_codes"]
+
+FAST = AVX512
+"""Whether a scan by codes is the quicker one. Without VNNI's dot products it is not: 470 us against
+240 for 10,000 rows x 384 with AVX2."""
 
 _BYTES = "Array(u1, 1, 'C', readonly=True)"
 _LEAST, _GREATEST = np.float32(1e-18), np.float32(1e18)  # of max|x|: squares of these are normal

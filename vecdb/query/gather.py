@@ -155,7 +155,7 @@ def _take(
         if name == "vector":
             arrays.append(_vectors(data.vectors[rows]))
         else:
-            arrays.append(data.column(name).take(_numbers(rows)))
+            arrays.append(data.take(name, _numbers(rows)))
     return pa.Table.from_arrays(arrays, schema=_table_schema(snapshot.schema, names))
 
 

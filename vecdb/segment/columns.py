@@ -80,8 +80,11 @@ def write_column(writer: ContainerWriter, index: int, column: Any) -> list[Any]:
     return [type_name(column.type), child]
 
 
-def open_column(container: Container, index: int, kind: pa.DataType, rows: int) -> pa.Array[Any]:
-    """Column number `index` over the mapped file, hashed and validated."""
+def open_column(
+    container: Container, index: int, kind: pa.DataType, rows: int, *, utf8: bool = True
+) -> pa.Array[Any]:
+    """Column number `index` over the mapped file, hashed and validated; without `utf8` the bytes
+    of text are left to who takes some of them, the offsets are not."""
     import pyarrow as pa
 
     entry = container.meta["columns"][index]
@@ -99,7 +102,7 @@ def open_column(container: Container, index: int, kind: pa.DataType, rows: int) 
             inner = _array(kind.value_type, child, buffers(2, 2 + width))
             column = _array(kind, rows, buffers(0, 2), [inner])
         else:
-            column = _array(kind, rows, buffers(0, 3 if _is_text(kind) else 2))
+            column = _array(kind, rows, buffers(0, 3 if _is_text(kind) else 2), utf8=utf8)
     except (pa.ArrowException, ValueError) as error:
         raise container.damaged(f"column {entry[0]!r} of {rows} rows", str(error)[:200]) from None
     return column
@@ -119,7 +122,12 @@ def open_stats(container: Container, index: int, kind: pa.DataType, rows: int) -
 
 
 def _array(
-    kind: pa.DataType, rows: int, buffers: list[Any], children: list[Any] | None = None
+    kind: pa.DataType,
+    rows: int,
+    buffers: list[Any],
+    children: list[Any] | None = None,
+    *,
+    utf8: bool = True,
 ) -> pa.Array[Any]:
     """from_buffers, with the sizes that validation itself relies on checked before."""
     import pyarrow as pa
@@ -130,7 +138,10 @@ def _array(
     if rows and any(buffer is None for buffer in buffers[1:]):
         raise ValueError("a buffer is missing")
     array = pa.Array.from_buffers(kind, rows, buffers, children=children)
-    array.validate(full=True)
+    if utf8 or not pa.types.is_string(kind):
+        array.validate(full=True)
+    else:
+        pa.Array.from_buffers(pa.binary(), rows, buffers).validate(full=True)
     return array
 
 

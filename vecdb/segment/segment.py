@@ -132,6 +132,23 @@ class Segment:
             column = self._cache[key] = self._open_column(name)
         return column
 
+    def take(self, name: str, rows: Any) -> pa.Array[Any]:
+        """Values of some rows (an Arrow array of their numbers) of a column.
+
+        Of text, only these are checked to be UTF-8: of a million titles that took 9 ms of 21.
+        """
+        import pyarrow as pa
+
+        column = self._cache.get(f"column {name}", self._cache.get(f"loose {name}"))
+        if column is None:
+            column = self._cache[f"loose {name}"] = self._open_column(name, utf8=False)
+        taken: pa.Array[Any] = column.take(rows)
+        try:
+            taken.validate(full=True)
+        except pa.ArrowInvalid as error:
+            raise self._file.damaged(f"text in column {name!r}", str(error)[:200]) from None
+        return taken
+
     def block_stats(self, name: str) -> BlockStats | None:
         """Zone maps of a column; None where there are none (text, lists, younger columns)."""
         key = f"stats {name}"
@@ -241,12 +258,12 @@ class Segment:
                 problems.append(str(error))
         return problems
 
-    def _open_column(self, name: str) -> pa.Array[Any]:
+    def _open_column(self, name: str, *, utf8: bool = True) -> pa.Array[Any]:
         kind = self.columns.field(name).type
         position = self._stored().get(name)
         if position is None:
             return nulls(self.rows, kind)
-        return open_column(self._file, position, kind, self.rows)
+        return open_column(self._file, position, kind, self.rows, utf8=utf8)
 
     def _stored(self) -> dict[str, int]:
         if self._positions is None:

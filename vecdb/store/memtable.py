@@ -181,13 +181,15 @@ class Memtable:
 
     def codes(self, rows: int) -> Codes | None:
         """Codes of the first `rows`, made by the searches that want them; None where a scan does
-        without: few rows, float16, kernels not compiled, or too many rows to catch up with."""
+        without: few rows, float16, a CPU or kernels that are not up to it, too much to catch up."""
         if rows * self.schema.dim * 4 <= _UNCODED_BYTES or not kernels.ready():
             return None
         if self.schema.dtype != "float32":
             return None
-        from vecdb.kernels.codes import Codes, encode
+        from vecdb.kernels.codes import FAST, Codes, encode
 
+        if not FAST:
+            return None
         with self._lock:
             vectors = self._vectors
             assert vectors is not None
@@ -299,6 +301,11 @@ class MemtableView:
             kind = self.columns.field(name).type
             column = self._columns[name] = self._memtable.column(name, self.rows, kind)
         return column
+
+    def take(self, name: str, rows: Any) -> pa.Array[Any]:
+        """Values of some rows, as :meth:`vecdb.segment.Segment.take`."""
+        taken: pa.Array[Any] = self.column(name).take(rows)
+        return taken
 
     def checked_vectors(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """All vectors in blocks, as :meth:`vecdb.segment.Segment.checked_vectors`."""
