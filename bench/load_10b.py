@@ -265,7 +265,7 @@ def main() -> None:
     parser.add_argument("--path", type=Path, help="where to make the store; its parent must exist")
     parser.add_argument("--keep", action="store_true", help="leave the store there")
     parser.add_argument("--json", action="store_true", help="JSON lines only, no table at the end")
-    parser.add_argument("--passes", type=int, default=4)
+    parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--plot", type=Path, default=OUT / "load_10b.png")
     given = parser.parse_args()
     if given.rows < 10 * SOLID:
