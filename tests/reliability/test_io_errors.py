@@ -62,15 +62,17 @@ def run_failing(path: Path, start: model.State, seed: int, hook: inject.Counting
     ops = model.plan(seed, start, 14)
     states = model.states(start, ops)
     possible = [start]
+    refused = False
     with inject.calls(hook):
         try:
             col = vecdb.open(path, "w", threads=1)
         except vecdb.VecdbError:
-            ops = []
+            ops, refused = [], True
         for number, op in enumerate(ops):
             try:
                 model.apply(col, op)
             except vecdb.VecdbError:
+                refused = True
                 assert hook.struck is not None
                 assert model.content(col) == states[number], "reads do not go on"
                 possible = states[number : number + 2]
@@ -84,10 +86,13 @@ def run_failing(path: Path, start: model.State, seed: int, hook: inject.Counting
                 break
             possible = [states[number + 1]]
         if ops:
+            refused |= col.state == "poisoned"
             try:
                 col.close()
             except vecdb.VecdbError:
+                refused = True
                 assert hook.struck is not None
+    assert refused or hook.struck != "fdatasync", "what is not on the disk was acknowledged"
     with vecdb.open(path, "r", threads=1) as reader:
         seen = model.content(reader)
     with vecdb.open(path, "w", threads=1) as col:
