@@ -313,6 +313,7 @@ class Writer:
                 return
             if len(self.state.memtables) < _MAX_MEMTABLES:
                 self._rotate()
+                self.lock.notify_all()  # the background flushes it
             else:
                 self.lock.wait()
 
@@ -329,7 +330,6 @@ class Writer:
             self.wal = WalWriter(self.directory, old.number + 1, self.manifest.uuid, first, skipped)
             old.close()
             self.state.start_memtable(self.wal.number)
-            self.lock.notify_all()
 
     def _append_large(
         self, batch: Batch, *, replace: bool, schema: Schema | None, progress: Report | None
