@@ -24,6 +24,20 @@ The new queries of the GloVe set are rarer words than its rows, further from the
 against .459) and harder (.870 against .942 at 1.1); there the classes of distance mend it.
 Filters are random ones and balls around a row, asked by the sampled rows nearest to its centre and
 by those furthest away.
+
+Asked for .95, held-out queries got, without a filter and with random ones, balls around the query
+and balls away from it that pass 1 to 99 % of the rows (24 measurements of each set):
+
+===================== ============== ================ ================
+set                   no filter      lowest, filtered highest, filtered
+===================== ============== ================ ================
+text 64,000 x 384     .977           .978             1.00
+Fashion 60,000 x 784  .957           .946             1.00
+GloVe 100,000 x 100   .960           .951             1.00
+===================== ============== ================ ================
+
+1.00 is a scan, which the planner takes where few rows pass; walks reach .993 at most. It errs on
+the side of more work: a bound is taken from the k-th best so far, which is further than the k-th.
 """
 
 from __future__ import annotations
