@@ -138,13 +138,13 @@ def kills(store: str, folder: Path, count: int, rng: random.Random) -> dict[str,
         path = folder / f"kill-{number}"
         process = child(store, "add", path, 0, 10_000)
         assert process.stdout is not None
-        while (line := process.stdout.readline().strip()) and line != "ready":
-            pass
+        while (line := process.stdout.readline().strip()) and not line.isdigit():
+            pass  # killed at a moment after the first batch, however slow the start
         time.sleep(rng.uniform(0.05, 1.0))
         process.send_signal(signal.SIGKILL)
-        said = [line for line in process.stdout.read().splitlines() if line.isdigit()]
+        said = [line, *(more for more in process.stdout.read().splitlines() if more.isdigit())]
         process.wait()
-        acknowledged = int(said[-1]) if said else 0
+        acknowledged = int(said[-1] or 0)
         code, lines = finished(child(store, "look", path, 0, acknowledged))
         result["rows_acknowledged"] += acknowledged
         if code:

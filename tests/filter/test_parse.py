@@ -126,6 +126,7 @@ def test_a_pyarrow_expression_is_translated() -> None:
     [
         (col("yeer") > 3, "did you mean 'year'"),
         ("yeer > 3", "did you mean 'year'"),
+        ("year > 1e", "the number '1e'"),
         ({"yeer": 3}, "did you mean 'year'"),
         (pc.field("yeer") > 3, "did you mean 'year'"),
         (col("year") > "3", "column 'year' (int64): expected a number, got str '3'"),

@@ -248,10 +248,12 @@ def _arguments(node: Any) -> list[Any]:
 
 
 def _number(text: str) -> int | float:
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise _refused(f"the number {text!r:.40}", "write it out, such as 1e3")
 
 
 def _only(node: Any, *known: str) -> None:
