@@ -52,12 +52,11 @@ from vecdb.graph.search import search
 from vecdb.kernels.scan import query_norms, rescore, scan
 from vecdb.workers import Workers
 
-__all__ = ["CAP", "Effort", "calibrate", "effort_for", "kept"]
+__all__ = ["Effort", "calibrate", "effort_for", "kept"]
 
 SHARES = (1.0, 0.6, 0.3)
 SLACKS = (1.0, 1.03, 1.06, 1.1, 1.15, 1.21, 1.28, 1.4, 1.6, 2.0, 3.0)
-CAP = 1024
-"""Nodes that may wait in a bounded walk."""
+CAP = 1024  # nodes that may wait in a bounded walk
 
 _CLASSES = 5  # of the k-th distance
 _SAMPLE = 400
@@ -69,10 +68,11 @@ _GAIN = 0.0005  # of recall by a step of slack, with less it is not worth its ho
 
 
 class Effort(NamedTuple):
-    """What a bounded walk takes: its slack, as :func:`vecdb.graph.search.search` wants it, and the
-    nodes that it will expand on average."""
+    """What a bounded walk takes: its slack and its beam, as :func:`vecdb.graph.search.search` wants
+    them, and the nodes that it will expand on average."""
 
     slack: NDArray[np.float32]
+    beam: int
     hops: float
 
 
@@ -134,9 +134,8 @@ def effort_for(calibration: dict[str, Any], share: float, target: float) -> Effo
         curves.append((np.array([*found["edges"], np.inf]), np.array(needed)))
     edges = np.unique(np.concatenate([edges for edges, _ in curves]))
     slack = np.max([needed[np.searchsorted(own, edges)] for own, needed in curves], axis=0)
-    return Effort(
-        np.array([edges, slack], np.float32), hops * max(1.0, SHARES[near] / share)
-    )  # fmt: skip
+    bound = np.array([edges, slack], np.float32)
+    return Effort(bound, CAP, hops * max(1.0, SHARES[near] / share))
 
 
 def _sound(entry: Any) -> bool:

@@ -4,7 +4,8 @@ A scan costs as many rows as match, counted; it reads the graph's records, a byt
 rescores the best. A walk expands about as many matching nodes as its beam, and stones between them,
 as many for each as the share that matches asks for. Where a walk comes by too few matching rows
 for its answer to be believed (it began in the midst of what the filter hides, and the nearest that
-match may lie in many directions), a scan follows, unless it costs many times the walk.
+match may lie in many directions), a scan follows. With a wanted recall it does so only for want of
+k rows: the calibration has seen such filters.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_EF", "Choice", "choose", "walkable"]
 
 DEFAULT_EF = 64
-_CAP = 1024  # nodes that may wait in a bounded walk, vecdb.graph.CAP
-_DOUBT = 32  # times a walk, the most that a scan after it may cost
 ENOUGH = 0.7  # share of the beam that a walk must have met in matching rows
 
 
@@ -77,8 +76,8 @@ def choose(
         if matching == data.rows:
             return Choice("graph", beam, k, "every row matches")
     else:
-        slack, hops = effort
-        beam, need = max(k, _CAP), 0  # the calibration has seen filters that hide the query
+        slack, beam, hops = effort
+        need = 0
     costs = costs_of(data, metric)
     scan, walk = costs.scan_ns(matching), costs.walk_ns(hops)
     if scan <= walk:
