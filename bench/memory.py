@@ -20,7 +20,13 @@ from bench.engine import K
 from bench.harness import Contest, Report
 
 EF = 64
-LAYOUTS = {"vecdb": "auto", "vecdb 1bit": "1bit", "vecdb 2bit": "2bit", "vecdb 4bit": "4bit"}
+LAYOUTS = {
+    "vecdb": "auto",
+    "vecdb int8": "int8",
+    "vecdb 1bit": "1bit",
+    "vecdb 2bit": "2bit",
+    "vecdb 4bit": "4bit",
+}
 
 
 class Maker:

@@ -47,7 +47,9 @@ class Hnsw:
     codes : str, default "auto"
         The compact codes that the traversal estimates distances from: ``"auto"`` (chosen by
         their measured error on the rows), ``"1bit"``, ``"2bit"`` or ``"4bit"`` a dimension, kept
-        in each node's row: more bits cost memory and find more at an equal beam.
+        in each node's row: more bits cost memory and find more at an equal beam. ``"int8"`` keeps
+        no codes there but reads each neighbour's own bytes: the least memory (about dim + 150
+        bytes a row), slower.
     seed : int, default 0
         Seed of every random choice. Equal data, parameters and seed give the same graph for any
         number of threads.
@@ -62,7 +64,7 @@ class Hnsw:
         _check_int("M", self.M, 4, 64)
         _check_int("ef_construction", self.ef_construction, 8, 4096)
         _check_int("seed", self.seed, 0, 2**63 - 1)
-        check_choice("codes", self.codes, ("auto", "1bit", "2bit", "4bit"))
+        check_choice("codes", self.codes, ("auto", "int8", "1bit", "2bit", "4bit"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,7 +41,7 @@ def test_a_tiny_graph_finds_what_numpy_finds(metric: str, dtype: type) -> None:
     agree(built, vectors, metric)
 
 
-@pytest.mark.parametrize("codes", ["1bit", "2bit", "4bit"])
+@pytest.mark.parametrize("codes", ["int8", "1bit", "2bit", "4bit"])
 def test_a_tiny_graph_of_each_code_finds_what_numpy_finds(codes: str) -> None:
     agree(graph.build(VECTORS, "l2", ef_construction=12, codes=codes), VECTORS, "l2")
 

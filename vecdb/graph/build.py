@@ -23,7 +23,8 @@ from vecdb.graph.levels import WIDTH, level_sizes, levels_of
 from vecdb.graph.repair import bridge, connect
 from vecdb.quant.neighbours import (
     BLOCK,
-    HEAD,
+    Projection,
+    block_bytes,
     choose_codes,
     encode_neighbours,
     fit_projection,
@@ -40,7 +41,13 @@ TASK = 128  # rows of a task
 ALPHA = 1.2  # on squared distance; 1.44 lost recall at equal work
 SAMPLE = 16384  # links that the projection and its codes are fitted to
 SPARE = 1.5  # slots of a row during the build, as a multiple of the degree
-CODES = {"auto": (1, 2, 4), "1bit": (1,), "2bit": (2,), "4bit": (4,)}  # bits to choose from
+CODES = {
+    "auto": (0, 1, 2, 4),
+    "int8": (0,),
+    "1bit": (1,),
+    "2bit": (2,),
+    "4bit": (4,),
+}
 
 
 @dataclass
@@ -129,8 +136,8 @@ def build(
         Half the number of links of a node, which is rounded up to a multiple of 32.
     ef_construction : int
         Beam of the search for a new row's neighbours.
-    codes : {"auto", "1bit", "2bit", "4bit"}
-        Bits of a coded dimension of a neighbour.
+    codes : {"auto", "int8", "1bit", "2bit", "4bit"}
+        Bits of a coded dimension of a neighbour; int8: none, the records of bytes do.
     seed : int
         Same rows, seed and parameters give the same graph for any number of threads.
     workers : Workers, optional
@@ -370,41 +377,18 @@ def _finish(
     residuals, queries = _residuals(records, links, degrees, seed)
     basis = principal(residuals) if inner > FLOAT_DIMS else np.eye(inner, dtype=np.float32)
     # queries of ip lie far from all rows, where one bit lost recall (.95 -> .87 at equal work)
-    options = (2, 4) if plan.space.metric == "ip" and codes == "auto" else CODES[codes]
+    options = (0, 2, 4) if plan.space.metric == "ip" and codes == "auto" else CODES[codes]
     dims, bits = choose_codes(residuals, queries, basis, records.stride, options)
     projection = fit_projection(basis, dims, seed)
-    matrix = projection.floats(dims, inner).T
-    places = np.empty((n, dims), np.float32)
-
-    def project(first: int, last: int) -> None:
-        rows = records.decode(slice(first, last))
-        if inner <= FLOAT_DIMS:  # the search refines such codes around the node, unprojected
-            places[first:last, :inner] = rows
-            places[first:last, inner:] = 0
-        else:
-            places[first:last] = rows @ matrix
-
-    plan.each(project, n, 4096)
-    block = HEAD + dims * bits // 16 * 64
+    block = block_bytes(dims, bits)
     rows = np.zeros((n, records.stride + plan.degree // BLOCK * block), np.uint8)
     rows[:, : records.stride] = records.data.reshape(n, records.stride)
-    add = np.full((n, plan.degree), np.inf, np.float32)
-    res = np.zeros((n, plan.degree), np.float32)
-
-    def encode(first: int, last: int) -> None:
-        encode_neighbours(
-            *records.args, places, inner <= FLOAT_DIMS, links, degrees, bits, first, last,
-            rows.ctypes.data + records.stride, rows.shape[1], add, res,
-        )  # fmt: skip
-
-    plan.each(encode, n, 256)
-    add_unit, res_unit = _unit(add), _unit(res)
     for b in range(plan.degree // BLOCK):
         at = records.stride + b * block
-        slots = slice(b * BLOCK, (b + 1) * BLOCK)
-        rows[:, at : at + 128].view(np.int32)[:] = links[:, slots]
-        rows[:, at + 128 : at + 192].view(np.float16)[:] = add[:, slots] / add_unit
-        rows[:, at + 192 : at + 256].view(np.float16)[:] = res[:, slots] / res_unit
+        rows[:, at : at + 4 * BLOCK].view(np.int32)[:] = links[:, b * BLOCK : (b + 1) * BLOCK]
+    add_unit = res_unit = 0.0
+    if bits:
+        add_unit, res_unit = _encode(plan, records, ground, projection, bits, rows)
     meta = {
         "version": VERSION, "metric": plan.space.metric, "entry": upper.entry,
         "levels": len(upper.sizes), "degree": plan.degree, "dims": dims, "bits": bits,
@@ -415,6 +399,47 @@ def _finish(
         "scales": projection.scales, "upper_rows": upper.sample, "upper_links": upper.links,
     }  # fmt: skip
     return Graph(arrays, meta, inner - (plan.space.metric == "ip"))
+
+
+def _encode(
+    plan: _Plan,
+    records: _Records,
+    ground: _Links,
+    projection: Projection,
+    bits: int,
+    rows: NDArray[np.uint8],
+) -> tuple[float, float]:
+    """Write the codes of every node's neighbours, and their factors; return the factors' units."""
+    n, inner, dims = plan.rows, records.inner, projection.dims
+    matrix = projection.floats(inner).T
+    places = np.empty((n, dims), np.float32)
+
+    def project(first: int, last: int) -> None:
+        decoded = records.decode(slice(first, last))
+        if inner <= FLOAT_DIMS:  # the search refines such codes around the node, unprojected
+            places[first:last, :inner] = decoded
+            places[first:last, inner:] = 0
+        else:
+            places[first:last] = decoded @ matrix
+
+    plan.each(project, n, 4096)
+    add = np.full((n, plan.degree), np.inf, np.float32)
+    res = np.zeros((n, plan.degree), np.float32)
+
+    def encode(first: int, last: int) -> None:
+        encode_neighbours(
+            *records.args, places, inner <= FLOAT_DIMS, ground.links, ground.degrees, bits, first,
+            last, rows.ctypes.data + records.stride, rows.shape[1], add, res,
+        )  # fmt: skip
+
+    plan.each(encode, n, 256)
+    add_unit, res_unit = _unit(add), _unit(res)
+    for b in range(plan.degree // BLOCK):
+        at = records.stride + b * block_bytes(dims, bits) + 4 * BLOCK
+        slots = slice(b * BLOCK, (b + 1) * BLOCK)
+        rows[:, at : at + 64].view(np.float16)[:] = add[:, slots] / add_unit
+        rows[:, at + 64 : at + 128].view(np.float16)[:] = res[:, slots] / res_unit
+    return add_unit, res_unit
 
 
 def _unit(factors: NDArray[np.float32]) -> float:

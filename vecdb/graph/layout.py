@@ -30,7 +30,7 @@ from vecdb.graph.levels import WIDTH, level_sizes, levels_of
 from vecdb.graph.repair import reach
 from vecdb.kernels.jit import jit
 from vecdb.kernels.scan import METRICS, flat
-from vecdb.quant.neighbours import BLOCK, HEAD
+from vecdb.quant.neighbours import BLOCK, block_bytes
 from vecdb.quant.record import record_bytes
 from vecdb.quant.space import Space
 
@@ -139,7 +139,7 @@ class Graph:
 
     def link_views(self) -> list[NDArray[np.int32]]:
         """The links where they lie: for each block of the rows a view (n, 32) int32."""
-        step = HEAD + 64 * self.chunks
+        step = block_bytes(self.meta["dims"], self.meta["bits"])
         starts = [self.record + b * step for b in range(self.blocks)]
         return [self.arrays["rows"][:, at : at + 4 * BLOCK].view(np.int32) for at in starts]
 
@@ -182,7 +182,7 @@ class Graph:
         _check_meta(meta, rows)
         inner = dim + (meta["metric"] == "ip")
         dims, bits = meta["dims"], meta["bits"]
-        block = HEAD + dims * bits // 16 * 64
+        block = block_bytes(dims, bits)
         stride = record_bytes(inner) + meta["degree"] // BLOCK * block
         padded, groups = dims + 15 & ~15, inner + 3 >> 2
         sizes = level_sizes(meta["levels"])
@@ -235,9 +235,14 @@ def _check_meta(meta: dict[str, Any], rows: int) -> None:
             raise ValueError(f"graph meta {name!r}: out of range, {value!r}")
     if meta["version"] != VERSION:
         raise ValueError(f"graph version {meta['version']} is not {VERSION}")
-    if meta["metric"] not in {"cosine", "l2", "ip"} or meta["bits"] not in {1, 2, 4}:
+    if meta["metric"] not in {"cosine", "l2", "ip"} or meta["bits"] not in {0, 1, 2, 4}:
         raise ValueError(f"graph meta: metric {meta['metric']!r}, bits {meta['bits']!r}")
-    if not 0 < meta["dims"] <= 1 << 16 or meta["dims"] * meta["bits"] % 16:
+    coded = meta["dims"] > 0
+    if (
+        not 0 <= meta["dims"] <= 1 << 16
+        or meta["dims"] * meta["bits"] % 16
+        or coded != (meta["bits"] > 0)
+    ):
         raise ValueError(f"graph meta: {meta['dims']} coded dimensions are not whole chunks")
     if not 0 <= rows <= MAX_ROWS or not 0 <= meta["entry"] < max(rows, 1):
         raise ValueError(f"graph meta: entry {meta['entry']} of {rows} rows")

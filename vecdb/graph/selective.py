@@ -21,7 +21,6 @@ from vecdb.graph.keys import EMPTY, key_distance, key_row, make_key
 from vecdb.graph.visited import begin, enter, grown, slot_of
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import (
-    estimate,
     fill_table,
     pool_insert,
     pool_next,
@@ -29,7 +28,7 @@ from vecdb.kernels.leaves import (
     trailing_zeros,
 )
 from vecdb.kernels.memory import address, read_f32, read_i32
-from vecdb.quant.neighbours import HEAD
+from vecdb.quant.neighbours import block_bytes, score
 from vecdb.quant.record import FLOAT_DIMS, record_bytes, record_distance
 
 __all__ = ["RATIO_UNIT", "scan_records", "walk_selective"]
@@ -108,7 +107,7 @@ def walk_selective(
     size = len(stones) - 8
     add_unit, res_unit = units[0], units[1]
     chunks = dims * bits // 16
-    block_bytes = HEAD + chunks * 64
+    size_of_block = block_bytes(dims, bits)
     local = inner <= FLOAT_DIMS
     estimates = address(out)
     keys, spare, nearest = address(pool) + 64, address(stones) + 64, address(best) + 64
@@ -178,7 +177,9 @@ def walk_selective(
             if slack.shape[1] and found >= k:
                 bound = bound_of(slack, best[7 + k])
                 width = ef
-        if local:  # codes of a few dimensions are read by a table made around the node itself
+        if (
+            local and bits
+        ):  # codes of a few dimensions are read by a table made around the node itself
             for i in range(inner):
                 out[i] = read_f32(x + 4 * i) - read_f32(at + 4 * i)
             out[inner:] = 0
@@ -186,9 +187,12 @@ def walk_selective(
             unit *= res_unit
             shift *= res_unit
         for b in range(blocks):
-            link = at + record + b * block_bytes
+            link = at + record + b * size_of_block
             limit = min(pool[7 + width], bound) >> 32
-            mask = estimate(link, chunks, table, exact, add_unit, unit, shift, limit, estimates)
+            mask = score(
+                link, chunks, table, exact, add_unit, unit, shift, limit, estimates, data, rows,
+                stride, own, inner,
+            )  # fmt: skip
             while mask:
                 lane = trailing_zeros(mask)
                 mask &= mask - 1

@@ -27,7 +27,7 @@ from vecdb.kernels.leaves import (
 )
 from vecdb.kernels.memory import address, read_f32, read_i32
 from vecdb.kernels.scan import pool_key, query_norm
-from vecdb.quant.neighbours import BLOCK, HEAD
+from vecdb.quant.neighbours import BLOCK, block_bytes
 from vecdb.quant.record import FLOAT_DIMS, encode_record, header, record_bytes, record_distance
 
 GROUP = 4  # queries projected at once: -2 of 15 us a query at 784 dimensions
@@ -104,7 +104,7 @@ def walk(
     ef, keep, every, ahead, reach = call[1], call[2], call[3], call[4], call[8]
     add_unit, res_unit = units[0], units[1]
     chunks = dims * bits // 16
-    block_bytes = HEAD + chunks * 64
+    size = block_bytes(dims, bits)
     local = inner <= FLOAT_DIMS
     estimates = address(out)
     keys, nearest = address(pool) + 64, address(best) + 64
@@ -144,7 +144,7 @@ def walk(
             unit *= res_unit
             shift *= res_unit
         for b in range(blocks):
-            link = at + record + b * block_bytes
+            link = at + record + b * size
             limit = pool[7 + ef] >> 32
             mask = estimate(link, chunks, table, exact, add_unit, unit, shift, limit, estimates)
             while mask:
@@ -182,7 +182,7 @@ def walk_plain(
         shape[0], shape[1] == 1, shape[2], shape[3], shape[4], shape[5], shape[6]
     )  # fmt: skip
     ef, keep, every, ahead, coded, reach = call[1], call[2], call[3], call[4], call[6], call[8]
-    block_bytes = HEAD + shape[7] * shape[8] // 16 * 64
+    size = block_bytes(shape[7], shape[8])
     row_bytes = dim * (2 if half else 4)
     keys, nearest = address(pool) + 64, address(best) + 64
     fresh = np.empty(1 + BLOCK * blocks, np.int64)
@@ -222,7 +222,7 @@ def walk_plain(
             table_at, slots = address(met), len(met) - 1
         count = 0
         for b in range(blocks):
-            link = data + node * stride + record + b * block_bytes
+            link = data + node * stride + record + b * size
             for lane in range(BLOCK):
                 neighbour = np.int64(read_i32(link + 4 * lane))
                 if not 0 <= neighbour < rows:
@@ -310,7 +310,7 @@ def search_rows(
     """
     metric, half, dim = shape[0], shape[1] == 1, shape[2]
     inner, blocks, dims, bits = shape[3], shape[6], shape[7], shape[8]
-    k, ef, keep, coded = call[0], call[1], call[2], call[5] == 1 and call[6] == 1
+    k, ef, keep, coded = call[0], call[1], call[2], call[5] == 1 and call[6] == 1 and bits > 0
     mode = call[9]
     nodes = len(data) // shape[4]
     padded = dims + 15 & ~15
@@ -373,7 +373,10 @@ def search_rows(
             )  # fmt: skip
         hidden = hops < 0
         hops = abs(hops)
-        if mode != SCAN and not computed:
+        if computed and call[5] and call[6]:  # the compact layout: records are the codes
+            estimates, computed = computed, 0
+            pruned = estimates
+        elif mode != SCAN and not computed:
             estimates = hops * blocks * BLOCK
             pruned = estimates - hops + 1
         kth = best[7 + min(k, keep)]
