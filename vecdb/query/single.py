@@ -94,16 +94,21 @@ def search_single(
         if one is None:
             return None
         found.append(one)
-    ids, distances = found[0].ids, found[0].distances
-    if len(found) > 1:
-        distances = np.concatenate([part.distances for part in found])
-        order = np.argsort(distances, kind="stable")[:k]
-        ids = np.concatenate([part.ids for part in found])[order]
-        distances = distances[order]
-    visited, plans = sum(part.visited for part in found), tuple(part.plan for part in found)
-    estimated, computed = sum(p.estimated for p in found), sum(p.computed for p in found)
-    plan = Plan(snapshot.rows, matching, 1, visited, estimated, computed, True, True, plans)
-    return Single(ids, distances, plan)
+    one = found[0] if len(found) == 1 else _merged(found, k)
+    plans = tuple([part.plan for part in found])
+    plan = Plan(
+        snapshot.rows, matching, 1, one.visited, one.estimated, one.computed, True, True, plans
+    )  # fmt: skip
+    return Single(one.ids, one.distances, plan)
+
+
+def _merged(found: list[_Found], k: int) -> _Found:
+    """The nearest rows of several parts, and what they cost together."""
+    distances = np.concatenate([part.distances for part in found])
+    order = np.argsort(distances, kind="stable")[:k]
+    ids = np.concatenate([part.ids for part in found])[order]
+    costs = [sum(cost) for cost in zip(*(part[2:5] for part in found), strict=True)]
+    return _Found(ids, distances[order], *costs, found[0].plan)
 
 
 def _graph(
