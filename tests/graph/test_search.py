@@ -88,7 +88,7 @@ def test_thousands_of_hits_and_more_hits_than_rows(built):
 def test_each_knob_turned_off_keeps_the_recall(built):
     truth = scan(VECTORS, QUERIES, 10, built.meta["metric"])[1]
     full = search(built)
-    for off in ("pruning", "codes", "prefetch"):
+    for off in ("pruning", "codes", "prefetch", "lazy"):
         without = search(built, knobs=graph.Knobs(**{off: False}))
         assert recall(without, truth) > recall(full, truth) - 0.03
     np.testing.assert_array_equal(search(built, knobs=graph.Knobs(prefetch=False)).rows, full.rows)

@@ -49,7 +49,7 @@ def test_a_tiny_graph_of_each_code_finds_what_numpy_finds(codes: str) -> None:
 def test_knobs_a_filter_and_a_hash_table_change_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     built = graph.build(VECTORS, "l2", M=24, ef_construction=12)
     assert built.blocks == 2
-    for off in ("pruning", "codes", "prefetch"):
+    for off in ("pruning", "codes", "prefetch", "lazy"):
         agree(built, VECTORS, "l2", knobs=graph.Knobs(**{off: False}))
     bits = np.zeros(64, bool)
     bits[:ROWS:3] = True

@@ -40,11 +40,14 @@ class Knobs:
 
     Without `pruning` every neighbour's own distance is computed (from its record of bytes); without
     `codes` also from the float rows; without `prefetch` no line is asked for before it is needed.
+    Without `lazy` a node of whose neighbours fewer than 65 % are pruned has the others verified at
+    once, not when they are expanded.
     """
 
     pruning: bool = True
     codes: bool = True
     prefetch: bool = True
+    lazy: bool = True
 
 
 DEFAULT = Knobs()
@@ -298,5 +301,5 @@ def _call(
     hashed = rows >= HASHED_ROWS and mode != SCAN
     return np.array(
         [k, pool, keep, every, knobs.prefetch, knobs.pruning, knobs.codes, hashed, ef, mode, places,
-         int(RATIO_UNIT * stones), width], np.int64,
+         int(RATIO_UNIT * stones), width, knobs.lazy], np.int64,
     )  # fmt: skip

@@ -25,12 +25,13 @@ from vecdb.kernels.leaves import (
     project,
     trailing_zeros,
 )
-from vecdb.kernels.memory import address, read_f32, read_i32
+from vecdb.kernels.memory import address, read_f32, read_i32, write_f32
 from vecdb.kernels.scan import pool_key, query_norm
 from vecdb.quant.neighbours import BLOCK, block_bytes
 from vecdb.quant.record import FLOAT_DIMS, encode_record, header, record_bytes, record_distance
 
 GROUP = 4  # queries projected at once: -2 of 15 us a query at 784 dimensions
+SWITCH = 0.65  # share of pruned estimates above which the others are verified lazily
 SPARE = 2  # nodes rescored beyond k whatever their distance; 12 for ten hits is as good as 30
 DEVIATIONS = 2.5  # of a record's distance within which its float row is looked at too
 
@@ -48,10 +49,10 @@ SHAPE = (
 
 CALL = (
     "k", "pool", "keep", "every", "prefetch", "pruning", "codes", "hashed", "ef", "mode", "stones",
-    "ratio", "width",
+    "ratio", "width", "lazy",
 )  # fmt: skip
-"""Order of the numbers that describe a call; the last three are a selective walk's, which uses
-`width` places of its pool to begin with."""
+"""Order of the numbers that describe a call; stones, ratio and width are a selective walk's, which
+uses `width` places of its pool to begin with."""
 
 WALK, SELECTIVE, SCAN = 0, 1, 2
 """Modes of a call."""
@@ -85,6 +86,33 @@ def prepare(metric, radius, queries, mean, x, own, norms):
         encode_record(address(x[i]), len(mean), address(own[i]))
 
 
+@jit("void(i8, i8, i8, i8, i8, i8, i8, i8, i8)")
+def verify(data, rows, stride, record, link, mask, own, inner, estimates):
+    """Put distances in place of a block's estimates, unless more than 65 % of them are pruned.
+
+    This is the switch that the source of asynchronous pruning describes. Verifying survivors only
+    when they are expanded is better: Fashion reached recall .98 at 48k QPS against 44k with the
+    switch, GloVe .93 at 33k against 27k.
+    """
+    survivors = 0
+    rest = mask
+    while rest:
+        neighbour = np.int64(read_i32(link + 4 * trailing_zeros(rest)))
+        rest &= rest - 1
+        survivors += 1
+        if 0 <= neighbour < rows:
+            prefetch_bytes(data + neighbour * stride, record)
+    if BLOCK - survivors > SWITCH * BLOCK:
+        return
+    while mask:
+        lane = trailing_zeros(mask)
+        mask &= mask - 1
+        neighbour = np.int64(read_i32(link + 4 * lane))
+        if 0 <= neighbour < rows:
+            value = record_distance(data + neighbour * stride, own, inner)
+            write_f32(estimates + 4 * lane, value)
+
+
 @jit(
     f"i8(i8, i8, i8, {_WHOLE}, {_WHOLE}, {_FLOATS}, f4, f4, i8, i8, {_BYTES}, u1[::1],"
     " i8[::1], i8[::1], i8, f4[::1])"
@@ -101,7 +129,7 @@ def walk(
     inner, stride, record, blocks, dims, bits = (
         shape[3], shape[4], shape[5], shape[6], shape[7], shape[8]
     )  # fmt: skip
-    ef, keep, every, ahead, reach = call[1], call[2], call[3], call[4], call[8]
+    ef, keep, every, ahead, reach, lazy = call[1], call[2], call[3], call[4], call[8], call[13]
     add_unit, res_unit = units[0], units[1]
     chunks = dims * bits // 16
     size = block_bytes(dims, bits)
@@ -147,6 +175,8 @@ def walk(
             link = at + record + b * size
             limit = pool[7 + ef] >> 32
             mask = estimate(link, chunks, table, exact, add_unit, unit, shift, limit, estimates)
+            if not lazy:
+                verify(data, rows, stride, record, link, mask, own, inner, estimates)
             while mask:
                 lane = trailing_zeros(mask)
                 mask &= mask - 1
