@@ -107,8 +107,9 @@ def _merged(found: list[_Found], k: int) -> _Found:
     distances = np.concatenate([part.distances for part in found])
     order = np.argsort(distances, kind="stable")[:k]
     ids = np.concatenate([part.ids for part in found])[order]
-    costs = [sum(cost) for cost in zip(*(part[2:5] for part in found), strict=True)]
-    return _Found(ids, distances[order], *costs, found[0].plan)
+    visited, estimated = sum(part.visited for part in found), sum(part.estimated for part in found)
+    computed = sum(part.computed for part in found)
+    return _Found(ids, distances[order], visited, estimated, computed, found[0].plan)
 
 
 def _graph(
