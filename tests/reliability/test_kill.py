@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("small_store")
 HOW = ("before", "after", "torn")
 # where children must have died: every way to write, and recovery
 EVERYWHERE = {
-    "Writer.append", "Writer._append_large", "Writer.delete", "Writer.add_columns",
+    "Writer.append", "Writer._append_large", "Writer.delete",
     "Writer._rotate", "Writer.flush_oldest", "Background._flush", "Background._compact",
     "Compactor._merge", "Compactor._with_index", "Compactor.optimize", "new_segment",
     "commit", "publish", "_write_tombstones", "_unlink", "Store._open_writer",
@@ -124,6 +124,38 @@ def create(say: jobs.Say, path: str, at: int) -> None:
     """In a child: create a store and die."""
     with inject.calls(inject.Killing(at, "before")):
         model.make(Path(path))
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_column_is_added_whole_or_not_at_all_wherever_the_writer_dies(
+    how: str, farm: Farm, tmp_path: Path
+) -> None:
+    """Every change of it in turn; the random kills seldom come by so short a call."""
+    found = []
+    for at in range(1, 40):
+        path = tmp_path / f"store {at}"
+        with model.make(path) as col:
+            model.apply(col, model.Op("add", dict.fromkeys(range(5), 1)))
+        ended = farm.run(widen, str(path), at, how)
+        with vecdb.open(path, "w", threads=1) as col:
+            assert len(col) == 5
+            found.append("extra" in col.schema.names)
+            if found[-1]:
+                assert col.query(select=["extra"])["extra"].null_count == 5
+        if "done" in ended.said:
+            break
+        assert ended.signal == signal.SIGKILL
+    assert found[-1]
+    assert found[0] == (how == "after")
+    assert len(found) > 2
+
+
+def widen(say: jobs.Say, path: str, at: int, how: str) -> None:
+    """In a child: add a column and die at a change on the way, or say that it is done."""
+    with vecdb.open(path, "w", threads=1) as col:
+        with inject.calls(inject.Killing(at, how)):
+            col.add_columns({"extra": "float64"})
+        say("done")
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
