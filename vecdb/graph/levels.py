@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import prefetch_bytes
 from vecdb.kernels.memory import read_i32
-from vecdb.quant.record import record_distance
+from vecdb.quant.record import record_bytes, record_distance
 
 __all__ = ["WIDTH", "descend", "level_sizes", "levels_of"]
 
@@ -52,6 +52,7 @@ def descend(data, stride, inner, rows, own, entry, levels, sample, links):
     nearest = np.int64(entry)
     least = record_distance(data + entry * stride, own, inner)
     position = np.int64(0)
+    length = record_bytes(inner)
     size = np.int64(FIRST)
     for _level in range(levels):
         before = np.int64(-1)
@@ -63,7 +64,7 @@ def descend(data, stride, inner, rows, own, entry, levels, sample, links):
                 if 0 <= other < size:
                     row = np.int64(read_i32(sample + 4 * other))
                     if 0 <= row < rows:
-                        prefetch_bytes(data + row * stride, min(stride, 1024))
+                        prefetch_bytes(data + row * stride, length)
             for i in range(WIDTH):
                 other = np.int64(read_i32(at + 4 * i))
                 if not 0 <= other < size:

@@ -21,14 +21,13 @@ from vecdb.graph.keys import EMPTY, key_distance, key_row, make_key
 from vecdb.graph.visited import begin, enter, grown, slot_of
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import (
-    fill_table,
     pool_insert,
     pool_next,
     prefetch_bytes,
     trailing_zeros,
 )
-from vecdb.kernels.memory import address, read_f32, read_i32
-from vecdb.quant.neighbours import block_bytes, score
+from vecdb.kernels.memory import address, read_i32
+from vecdb.quant.neighbours import block_bytes, score, table_around
 from vecdb.quant.record import FLOAT_DIMS, record_bytes, record_distance
 
 __all__ = ["RATIO_UNIT", "scan_records", "walk_selective"]
@@ -177,15 +176,8 @@ def walk_selective(
             if slack.shape[1] and found >= k:
                 bound = bound_of(slack, best[7 + k])
                 width = ef
-        if (
-            local and bits
-        ):  # codes of a few dimensions are read by a table made around the node itself
-            for i in range(inner):
-                out[i] = read_f32(x + 4 * i) - read_f32(at + 4 * i)
-            out[inner:] = 0
-            unit, shift = fill_table(estimates, bits, dims * bits // 4, table)
-            unit *= res_unit
-            shift *= res_unit
+        if local and bits:
+            unit, shift = table_around(x, at, inner, dims, bits, res_unit, out, table)
         for b in range(blocks):
             link = at + record + b * size_of_block
             limit = min(pool[7 + width], bound) >> 32

@@ -27,7 +27,7 @@ from vecdb.kernels.leaves import (
 )
 from vecdb.kernels.memory import address, read_f32, read_i32, write_f32
 from vecdb.kernels.scan import pool_key, query_norm
-from vecdb.quant.neighbours import BLOCK, block_bytes
+from vecdb.quant.neighbours import BLOCK, block_bytes, table_around
 from vecdb.quant.record import FLOAT_DIMS, encode_record, header, record_bytes, record_distance
 
 GROUP = 4  # queries projected at once: -2 of 15 us a query at 784 dimensions
@@ -164,13 +164,8 @@ def walk(
             key = make_key(exact, node)
             if key < best[7 + keep]:
                 pool_insert(nearest, keep, key)
-        if local:  # codes of a few dimensions are read by a table made around the node itself
-            for i in range(inner):
-                out[i] = read_f32(x + 4 * i) - read_f32(at + 4 * i)
-            out[inner:] = 0
-            unit, shift = fill_table(estimates, bits, dims * bits // 4, table)
-            unit *= res_unit
-            shift *= res_unit
+        if local:
+            unit, shift = table_around(x, at, inner, dims, bits, res_unit, out, table)
         for b in range(blocks):
             link = at + record + b * size
             limit = pool[7 + ef] >> 32

@@ -33,12 +33,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.kernels.jit import jit
-from vecdb.kernels.leaves import estimate, prefetch_bytes
-from vecdb.kernels.memory import read_i32, read_u8, write_f32, write_u8
-from vecdb.quant.record import FLOAT_DIMS, record_distance
+from vecdb.kernels.leaves import estimate, fill_table, prefetch_bytes
+from vecdb.kernels.memory import address, read_f32, read_i32, read_u8, write_f32, write_u8
+from vecdb.quant.record import FLOAT_DIMS, record_bytes, record_distance
 
-__all__ = ["BLOCK", "HEAD", "Projection", "block_bytes", "choose_codes", "encode_neighbours",
-           "fit_projection", "principal", "score"]  # fmt: skip
+__all__ = ["BLOCK", "Projection", "block_bytes", "choose_codes", "encode_neighbours",
+           "fit_projection", "principal", "score", "table_around"]  # fmt: skip
 
 BLOCK = 32  # neighbours in a block
 HEAD = 256  # bytes of a block before its codes
@@ -67,7 +67,7 @@ def score(
     for lane in range(BLOCK):
         neighbour = np.int64(read_i32(link + 4 * lane))
         if 0 <= neighbour < rows:
-            prefetch_bytes(data + neighbour * stride, min(stride, 1024))
+            prefetch_bytes(data + neighbour * stride, record_bytes(inner))
     for lane in range(BLOCK):
         neighbour = np.int64(read_i32(link + 4 * lane))
         if 0 <= neighbour < rows:
@@ -76,6 +76,19 @@ def score(
             if np.float32(value).view(np.int32) < limit:
                 mask |= 1 << lane
     return mask
+
+
+@jit("UniTuple(f4, 2)(i8, i8, i8, i8, i8, f4, f4[::1], i8)")
+def table_around(x, at, inner, dims, bits, res_unit, out, table):
+    """The table that codes of a few dimensions are read by, made around the node at address `at`.
+
+    Returns its unit and shift in units of the blocks' fres; `out` is scratch.
+    """
+    for i in range(inner):
+        out[i] = read_f32(x + 4 * i) - read_f32(at + 4 * i)
+    out[inner:] = 0
+    unit, shift = fill_table(address(out), bits, dims * bits // 4, table)
+    return unit * res_unit, shift * res_unit
 
 
 @dataclass(frozen=True)
