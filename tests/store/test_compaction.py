@@ -162,14 +162,20 @@ def test_a_damaged_segment_is_never_copied_under_fresh_checksums(
     store.close()
 
 
-def test_a_full_disk_puts_compaction_off_and_does_not_end_it(
-    lab: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def four_segments(lab: Any) -> Any:
+    """An open store of four segments that nobody merges by himself."""
     store = lab.create()
     store._background.stop()
     for i in range(4):
         store.append(lab.batch([i]))
         store.flush()
+    return store
+
+
+def test_a_full_disk_puts_compaction_off_and_does_not_end_it(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = four_segments(lab)
 
     class Full(fs.Calls):
         @staticmethod
@@ -189,11 +195,7 @@ def test_a_full_disk_puts_compaction_off_and_does_not_end_it(
 def test_running_out_of_memory_in_a_merge_leaves_the_store_whole(
     lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = lab.create()
-    store._background.stop()
-    for i in range(4):
-        store.append(lab.batch([i]))
-        store.flush()
+    store = four_segments(lab)
     expected = lab.contents(store)
 
     def no_memory(*_: Any) -> None:
