@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -299,3 +300,22 @@ def test_equal_filters_are_equal_keys() -> None:
     assert bound(col("year") > 5) == bound(col("year") > np.int32(5)) == bound("year > 5")
     assert bound(~~(col("year") != 5)) == bound(~(col("year") == 5))
     assert hash(bound("year > 5 AND archived")) == hash(bound((col("year") > 5) & col("archived")))
+
+
+def test_a_tree_used_before_means_the_same_and_is_bound_anew_for_another_schema() -> None:
+    tree, fresh = ((col("year") > 2010) & ~(col("year") == 3.0) for _ in range(2))
+    first = bound(tree)
+    assert bound(tree) is first
+    other = parse(tree, Schema(dim=3, columns=columns_from({"year": float})))
+    assert other is not first
+    assert tree == fresh
+    assert hash(tree) == hash(fresh)
+    assert pickle.loads(pickle.dumps(tree)) == fresh
+    with pytest.raises(FilterError, match="year"):
+        parse(tree, Schema(dim=3, columns=columns_from({"year": str})))
+
+
+def test_trees_that_are_equal_in_python_are_still_checked_each_by_itself() -> None:
+    bound(col("archived") == True)  # noqa: E712
+    with pytest.raises(FilterError, match="archived"):
+        bound(col("archived") == 1)

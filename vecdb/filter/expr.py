@@ -28,7 +28,8 @@ MatchKind = Literal["like", "startswith", "endswith", "contains"]
 class Expr:
     """A condition on the metadata of a row. Combine conditions with ``&``, ``|`` and ``~``."""
 
-    __slots__ = ()
+    __slots__ = ("_bound",)
+    _bound: tuple[Any, Expr]  # a schema and what the tree means under it, once it was used
 
     def __and__(self, other: Expr | Column) -> Expr:
         return all_of([self, as_expr(other)])

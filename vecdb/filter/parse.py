@@ -35,8 +35,17 @@ def parse(where: Any, schema: Schema, params: Params = None) -> Expr:
     FilterError
         The filter can't be read, names an unknown column, or does not fit a column's type.
     """
+    if params is None and isinstance(where, str):
+        return _parse_text(where, schema)
+    if params is None and isinstance(where, Expr):
+        return _parse_tree(where, schema)
+    return _bound(where, schema, params)
+
+
+def _bound(where: Any, schema: Schema, params: Params = None) -> Expr:
+    """As :func:`parse`, without a memory."""
     if isinstance(where, str):
-        return _parse_text(where, schema) if params is None else _bound(where, schema, params)
+        return bind(from_sql(where, params), schema.columns, schema.ids)
     if params is not None:
         raise FilterError(
             describe("params", expected="SQL text as the filter", got=type(where).__name__,
@@ -58,20 +67,27 @@ def parse(where: Any, schema: Schema, params: Params = None) -> Expr:
     return bind(tree, schema.columns, schema.ids)
 
 
-def _bound(text: str, schema: Schema, params: Params) -> Expr:
-    return bind(from_sql(text, params), schema.columns, schema.ids)
-
-
 def _parse_text(text: str, schema: Schema) -> Expr:
     """As :func:`_bound`, remembered for the schema object that it was bound to last: sqlglot takes
     200 us for three clauses, binding 10."""
     found = _RECENT.get(text)
     if found is not None and found[0] is schema:
         return found[1]
-    expr = _bound(text, schema, None)
+    expr = _bound(text, schema)
     if len(_RECENT) >= _MAX_RECENT:
         _RECENT.clear()
     _RECENT[text] = (schema, expr)
+    return expr
+
+
+def _parse_tree(tree: Expr, schema: Schema) -> Expr:
+    """As :func:`_bound`, remembered by the tree itself: trees that are equal in Python, such as
+    ``col("n") == 1`` and ``col("n") == True``, need not be equally right."""
+    found: tuple[Schema, Expr] | None = getattr(tree, "_bound", None)
+    if found is not None and found[0] is schema:
+        return found[1]
+    expr = _bound(tree, schema)
+    object.__setattr__(tree, "_bound", (schema, expr))  # a memory, no part of its value
     return expr
 
 

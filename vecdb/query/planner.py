@@ -10,10 +10,11 @@ k rows: the calibration has seen such filters.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from vecdb import kernels
-from vecdb.query.costs import costs_of
+from vecdb.query.costs import Costs, costs_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,13 +79,17 @@ def choose(
     else:
         slack, beam, hops = effort
         need = 0
-    costs = costs_of(data, metric)
-    scan, walk = costs.scan_ns(matching), costs.walk_ns(hops)
-    if scan <= walk:
-        return Choice("scan", 0, 0, f"a scan ({scan / 1e6:.2g} ms) costs less than a walk")
-    return Choice(
-        "graph", beam, need, f"a walk costs less than a scan ({scan / 1e6:.2g} ms)", slack
-    )
+    scanned, reason = _cheaper(costs_of(data, metric), matching, hops)
+    return Choice("scan", 0, 0, reason) if scanned else Choice("graph", beam, need, reason, slack)
+
+
+@lru_cache(1024)
+def _cheaper(costs: Costs, matching: int, hops: float) -> tuple[bool, str]:
+    """Whether a scan of the matching rows costs less than a walk, and the sentence that says it."""
+    scan = costs.scan_ns(matching)
+    if scan <= costs.walk_ns(hops):
+        return True, f"a scan ({scan / 1e6:.2g} ms) costs less than a walk"
+    return False, f"a walk costs less than a scan ({scan / 1e6:.2g} ms)"
 
 
 def walkable(data: Segment) -> bool:
