@@ -1,12 +1,22 @@
 """A store larger than the memory it may use: what becomes of recall, throughput and latency.
 
-    python -m bench.beyond_memory --rows 1000000
+    python -m bench.beyond_memory
+
+The rows are unit rows of 1,536 dimensions, as embeddings of text have them, in the compact layout
+(``codes="int8"``): links and codes are a fifth of the store. ``--dim 128`` takes SIFT-like rows and
+``--codes auto`` the fastest layout, whose graph is three quarters of the store there.
 
 The searching process runs in a control group of its own (version 1 or 2; needs root) whose memory
 limit is what the process takes before it opens the store, plus a share of the store's bytes: all of
 it and a tenth more, a half, a quarter. Page cache counts towards that limit, so the rest is read
-from the disk, again and again. Each share is measured as vecdb maps large files, without
-read-ahead, and with it. Queries come one a call for the latency, and in batches on
+from the disk, again and again. Each share is measured in up to three ways (``--ways``):
+
+``read``    what vecdb does by itself: the links and codes are mapped and told to be used at random,
+            the float rows of a query are read, all that are not in memory asked for at once
+``touch``   the float rows are touched where they are mapped, one after the other
+``ahead``   the same with the system's read-ahead
+
+Queries come one a call for the latency, and in batches on
 ``--threads`` threads for the throughput: waiting for the disk, not the cores, is what they share.
 """
 
@@ -25,15 +35,16 @@ import numpy as np
 import numpy.typing as npt
 
 from bench import sparse
-from bench.datasets import Dataset, recall, sift_like, truth
+from bench.datasets import Dataset, recall, sift_like, text_like, truth
 from bench.harness import Apart, Report
 
 SHARES = (1.1, 0.5, 0.25)
+WAYS = ("read", "touch", "ahead")
 SETTLING = 4000  # queries before the clock starts: the hot part of the store has been read by then
 SINGLE = 1000
 BATCH = 4000
 QUERIES = SETTLING + SINGLE + BATCH  # none is asked twice: it would find its pages in memory
-SCRATCH = 64 << 20  # beside the store: threads, results, page tables
+SCRATCH = 24 << 20  # beside the store: threads, results, page tables
 JUDGED = 200  # queries whose recall is computed
 
 _V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
@@ -44,7 +55,7 @@ Floats = npt.NDArray[np.float32]
 class Limited:
     """A process in a control group that searches one store."""
 
-    def __init__(self, group: Path, path: Path, share: float, ahead: bool, threads: int) -> None:
+    def __init__(self, group: Path, path: Path, share: float, way: str, threads: int) -> None:
         (group / "cgroup.procs").write_text(str(os.getpid()))
         import vecdb
 
@@ -55,8 +66,10 @@ class Limited:
         sparse.fill_cache(path)
         self._col = vecdb.open(path, threads=threads)
         self._stack = contextlib.ExitStack()
-        for part in self._col._store.snapshot.parts if ahead else ():
-            for file in part.segment.files:
+        for part in self._col._store.snapshot.parts if way != "read" else ():
+            assert part.segment.graph is not None
+            part.segment.graph.read_rows_from(None, -1, 0)
+            for file in part.segment.files if way == "ahead" else ():
                 self._stack.enter_context(file.mapping.streaming())
 
     def measure(self, queries: Floats, ef: int) -> dict[str, Any]:
@@ -69,7 +82,7 @@ class Limited:
             start = time.perf_counter()
             search(query, 10, ef_search=ef)
             spent[i] = time.perf_counter() - start
-        before, start = _major_faults(), time.perf_counter()
+        before, start = _pages_in(), time.perf_counter()
         search(many, 10, ef_search=ef)
         seconds = time.perf_counter() - start
         return {
@@ -77,29 +90,29 @@ class Limited:
             "p99_ms": 1e3 * float(np.quantile(spent, 0.99)),
             "qps_single": len(single) / float(spent.sum()),
             "qps_batch": len(many) / seconds,
-            "reads_per_query": (_major_faults() - before) / len(many),
+            "pages_per_query": (_pages_in() - before) / len(many),
             "ids": search(queries[:JUDGED], 10, ef_search=ef).ids,
         }
 
 
 def run(
-    path: Path, data: Dataset, ef: int, threads: int, shares: list[float], aheads: list[bool]
+    path: Path, data: Dataset, ef: int, threads: int, shares: list[float], ways: list[str]
 ) -> None:
-    """Measure every share, without read-ahead and with it; one line each."""
+    """Measure every share in every way; one line each."""
     report = Report("beyond_memory")
     size = sum(file.stat().st_size for file in path.iterdir())
     judged = Dataset(data.name, data.metric, data.train, data.test[:JUDGED])
     best = truth(judged, 10)
     for share in shares:
-        for ahead in aheads:
+        for way in ways:
             with control_group() as group:
                 sparse.drop_cache(path)
-                process = Apart(Limited, group, path, share, ahead, threads)
+                process = Apart(Limited, group, path, share, way, threads)
                 figures = process.call("measure", data.test, ef)
                 process.close()
             found = recall(judged, figures.pop("ids"), best)
             report.line(
-                rows=len(data.train), store_gb=size / 1e9, memory_share=share, read_ahead=ahead,
+                rows=len(data.train), store_gb=size / 1e9, memory_share=share, way=way,
                 ef_search=ef, threads=threads, recall=found, **figures,
             )  # fmt: skip
 
@@ -131,29 +144,36 @@ def _usage(group: Path) -> int:
     return int((group / name).read_text())
 
 
-def _major_faults() -> int:
-    """Reads from the disk that a page fault of this process had to wait for."""
-    return int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[9])
+def _pages_in() -> int:
+    """Pages of 4 KiB that this process has had the disk read."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["read_bytes"]) // 4096
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000, help="x 128 dimensions, SIFT-like")
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--dim", type=int, default=1536, help="128 takes SIFT-like rows")
+    parser.add_argument("--codes", default="int8", help="of the index; auto for the fastest")
     parser.add_argument("--path", type=Path, help="a store of these rows; made when not there")
     parser.add_argument("--ef", type=int, default=64)
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES, help="of the store")
-    parser.add_argument("--no-read-ahead", action="store_true", help="leave that way out")
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
     given = parser.parse_args()
-    data = sift_like(given.rows, QUERIES)
-    train, test = data.train.astype(np.float32), data.test.astype(np.float32)
+    if given.dim == 128:
+        data = sift_like(given.rows, QUERIES)
+        known = Dataset(
+            f"{data.name}-{given.rows}", "l2", data.train.astype("f4"), data.test.astype("f4")
+        )
+    else:
+        rows, queries = text_like(given.rows, QUERIES, given.dim)
+        known = Dataset(f"text-like-{given.dim}-{given.rows}", "cosine", rows, queries)
     with tempfile.TemporaryDirectory(prefix="vecdb-bench-") as folder:
         path = given.path or Path(folder) / "store"
         if not path.exists():
-            sparse.found(path, train)
-        aheads = [False] if given.no_read_ahead else [False, True]
-        known = Dataset(f"{data.name}-{given.rows}", "l2", train, test)
-        run(path, known, given.ef, given.threads, list(given.shares), aheads)
+            sparse.found(path, known.train, known.metric, given.codes)
+        run(path, known, given.ef, given.threads, given.shares, given.ways)
 
 
 if __name__ == "__main__":

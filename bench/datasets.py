@@ -136,6 +136,27 @@ def sift_like(rows: int = 200_000, queries: int = _HELD_OUT, seed: int = 7) -> D
     return Dataset("sift-like-128-euclidean", "l2", out[:rows], out[rows:])  # type: ignore[arg-type]
 
 
+def text_like(
+    rows: int, queries: int = _HELD_OUT, dim: int = 1536, seed: int = 11
+) -> tuple[Floats, Floats]:
+    """Rows and queries that behave like embeddings of text by a large model: unit rows in an
+    uneven mixture of 2,000 topics, each spread over the same 64 directions, and a little noise."""
+    rng = np.random.default_rng(seed)
+    total, latent = rows + queries, 64
+    topics = rng.standard_normal((2_000, latent), dtype=np.float32)
+    popularity = rng.dirichlet(np.full(len(topics), 0.7))
+    mixing = rng.standard_normal((latent, dim), dtype=np.float32)
+    out = np.empty((total, dim), np.float32)
+    for i in range(0, total, 20_000):
+        block = out[i : i + 20_000]
+        rng.standard_normal(out=block, dtype=np.float32)
+        points = topics[rng.choice(len(topics), len(block), p=popularity)]
+        points = points + 0.75 * rng.standard_normal(points.shape, dtype=np.float32)
+        block += points @ mixing
+        block[:] = normalised(block)
+    return out[:rows], out[rows:]
+
+
 def _prepared(vectors: Floats, metric: str) -> Floats:
     return normalised(vectors) if metric == "cosine" else vectors
 

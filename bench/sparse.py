@@ -43,9 +43,12 @@ class Sown(NamedTuple):
     vectors: npt.NDArray[np.float32]
 
 
-def found(path: Path, vectors: npt.NDArray[np.float32], metric: Any = "l2") -> None:
+def found(
+    path: Path, vectors: npt.NDArray[np.float32], metric: Any = "l2", codes: Any = "auto"
+) -> None:
     """Create a store of one segment with a graph, ids from 0, by the public interface."""
-    with vecdb.create(path, vectors.shape[1], metric, sync="os") as made:
+    index = vecdb.Hnsw(codes=codes)
+    with vecdb.create(path, vectors.shape[1], metric, index=index, sync="os") as made:
         for start in range(0, len(vectors), 50_000):
             made.add(vectors[start : start + 50_000])
         made.optimize()

@@ -201,6 +201,25 @@ def test_the_mapping_lives_as_long_as_its_last_view(tmp_path: Path) -> None:
     assert not mapped()
 
 
+def test_a_large_segment_keeps_one_descriptor_until_its_last_view_is_gone(tmp_path: Path) -> None:
+    def open_here() -> int:
+        links = [link.resolve() for link in Path("/proc/self/fd").iterdir()]
+        return sum(link == (tmp_path / NAME).resolve() for link in links)
+
+    small = opened(tmp_path, written(tmp_path, {"data": np.zeros(1000, "u1")}))
+    assert (small.mapping.descriptor, open_here()) == (-1, 0)
+    (tmp_path / NAME).unlink()
+    large = opened(tmp_path, written(tmp_path, {"data": np.zeros(5 * f.BLOCK, "u1")}))
+    assert open_here() == 1
+    view = large.array("data", "u1", (5 * f.BLOCK,))
+    del large
+    gc.collect()
+    assert open_here() == 1
+    del view
+    gc.collect()
+    assert open_here() == 0
+
+
 def test_an_existing_file_is_never_written_over(tmp_path: Path) -> None:
     written(tmp_path, {"a": np.arange(4)})
     before = (tmp_path / NAME).read_bytes()

@@ -73,6 +73,47 @@ def test_a_graph_is_stored_and_found_again(indexed: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "empty", "swap"])
+def test_rows_of_a_compact_graph_are_read_and_not_mapped(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((12_000, 128), dtype=np.float32)
+    with vecdb.create(
+        tmp_path / "store", 128, "l2", index=vecdb.Hnsw(codes="int8"), sync="os"
+    ) as col:
+        col.add(rows)
+        col.optimize()
+    vecdb.warmup()
+    with vecdb.open(tmp_path / "store") as col:
+        hits = col.search(rows[:500], 10)
+        segment = col._store.snapshot.parts[0].segment
+        maps = Path("/proc/self/smaps").read_text().split(segment.files[0].name)[1]
+        assert int(maps.split("Rss:")[1].split()[0]) < 256
+        assert segment.graph is not None
+        segment.graph.read_rows_from(None, -1, 0)
+        touched = col.search(rows[:500], 10)
+        np.testing.assert_array_equal(hits.ids, touched.ids)
+        np.testing.assert_array_equal(hits.distances, touched.distances)
+        segment.graph.read_rows_from(None, 1 << 20, 0)  # no such descriptor: the mapping has them
+        np.testing.assert_array_equal(col.search(rows[:500], 10).ids, hits.ids)
+
+
+def test_rows_of_a_store_beyond_memory_are_read_and_not_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.random.default_rng(0).standard_normal((12_000, 128), dtype=np.float32)
+    with vecdb.create(tmp_path / "store", 128, "l2", sync="os") as col:
+        col.add(rows)
+        col.optimize()
+    vecdb.warmup()
+    answers = []
+    for memory, reads in ((1 << 40, False), (1 << 20, True)):
+        monkeypatch.setattr("vecdb.segment.index.usable_memory", lambda memory=memory: memory)
+        with vecdb.open(tmp_path / "store") as col:
+            answers.append(col.search(rows[:100], 10).distances)
+            graph = col._store.snapshot.parts[0].segment.graph
+            assert graph is not None
+            assert (graph.shape(half=False)[13] >= 0) == reads
+    np.testing.assert_array_equal(*answers)
+
+
 def test_a_damaged_index_costs_time_and_never_an_answer(
     copy: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -83,6 +83,7 @@ class Graph:
         self.data = arrays["rows"].reshape(-1)
         self.fixed = np.concatenate([flat(arrays[name]) for name in ("mean", "scales", "matrix")])
         self.units = np.array([meta[name] for name in ("add_unit", "res_unit", "radius")], "f4")
+        self._source: tuple[Any, int, int] = (None, -1, 0)
         self._shapes = [np.array(self._shape(half), np.int64) for half in (0, 1)]
 
     def _shape(self, half: int) -> tuple[int, ...]:
@@ -91,12 +92,22 @@ class Graph:
             METRICS[self.meta["metric"]], half, self.dim, self.inner, self.stride, self.record,
             self.blocks, self.meta["dims"], self.meta["bits"], self.meta["entry"],
             self.meta["levels"], self.arrays["upper_rows"].ctypes.data,
-            self.arrays["upper_links"].ctypes.data,
+            self.arrays["upper_links"].ctypes.data, *self._source[1:],
         )  # fmt: skip
 
     def shape(self, half: bool) -> NDArray[np.int64]:
         """The graph's numbers as the kernel takes them, for float16 rows or float32 ones."""
         return self._shapes[half]
+
+    def read_rows_from(self, owner: object, descriptor: int, offset: int) -> None:
+        """From now on searches read the raw rows that they rescore from a file, past the mapping.
+
+        It takes time instead of memory; see :mod:`vecdb.kernels.files`. The descriptor stays open
+        as long as `owner` is there.
+        """
+        self._source = owner, descriptor, offset
+        self._shapes = [np.array(self._shape(half), np.int64) for half in (0, 1)]
+        self.bound = None
 
     @property
     def rows(self) -> int:

@@ -14,6 +14,7 @@ from vecdb.graph.keys import EMPTY, LEAST, key_distance, key_row, make_key
 from vecdb.graph.levels import descend
 from vecdb.graph.selective import scan_records, walk_selective
 from vecdb.graph.visited import begin, enter, grown, slot_of
+from vecdb.kernels.files import read_rows
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import (
     distance,
@@ -43,9 +44,10 @@ _WHOLE = "Array(i8, 1, 'C', readonly=True)"
 
 SHAPE = (
     "metric", "half", "dim", "inner", "stride", "record", "blocks", "dims", "bits", "entry",
-    "levels", "upper_rows", "upper_links",
+    "levels", "upper_rows", "upper_links", "descriptor", "offset",
 )  # fmt: skip
-"""Order of the numbers that describe a graph to the kernel; the last two are addresses."""
+"""Order of the numbers that describe a graph to the kernel; the upper ones are addresses, the last
+two say where the raw rows are read from a file, -1 when they are touched where they are mapped."""
 
 CALL = (
     "k", "pool", "keep", "every", "prefetch", "pruning", "codes", "hashed", "ef", "mode", "stones",
@@ -280,20 +282,30 @@ def uncertain(key, own, at, inner):
     return make_key(square + np.float32(DEVIATIONS) * deviation, 0)
 
 
-@jit("i8(i8, i8, b1, i8, i8, f4, i8[::1], i8, i8[::1], i8, i8[::1], f4[::1])")
-def rescore(raw, metric, half, dim, query, norm, best, limit, final, k, rows, distances):
+@jit(f"i8(i8, {_WHOLE}, i8, f4, i8[::1], i8, i8[::1], i8, i8[::1], f4[::1])")
+def rescore(raw, shape, query, norm, best, limit, final, k, rows, distances):
     """Order the nodes up to the key `limit`, and two more than k, by their true distance."""
+    metric, half, dim = shape[0], shape[1] == 1, shape[2]
     row_bytes = dim * (2 if half else 4)
+    apart = shape[13] >= 0
     final[8:] = EMPTY
     count = 0
     while 8 + count < len(best) and best[8 + count] != EMPTY:
         if count >= k + SPARE and best[8 + count] > limit:
             break
-        prefetch_bytes(raw + key_row(best[8 + count]) * row_bytes, row_bytes)
+        if not apart:
+            prefetch_bytes(raw + key_row(best[8 + count]) * row_bytes, row_bytes)
         count += 1
+    copies = np.empty(count * row_bytes if apart else 0, np.uint8)
+    if apart:
+        nodes = np.empty(count, np.int64)
+        for i in range(count):
+            nodes[i] = key_row(best[8 + i])
+        apart = read_rows(shape[13], shape[14], row_bytes, nodes, count, address(copies))
     for i in range(count):
         node = key_row(best[8 + i])
-        value = distance(metric, half, raw + node * row_bytes, query, dim, norm)
+        at = address(copies) + i * row_bytes if apart else raw + node * row_bytes
+        value = distance(metric, half, at, query, dim, norm)
         pool_insert(address(final) + 64, len(final) - 8, pool_key(value, node))
     for i in range(min(k, count)):
         key = final[8 + i]
@@ -333,7 +345,7 @@ def search_rows(
     `fixed` holds the graph's mean, scales and matrix one after the other; `units` its add_unit,
     res_unit and radius.
     """
-    metric, half, dim = shape[0], shape[1] == 1, shape[2]
+    metric = shape[0]
     inner, blocks, dims, bits = shape[3], shape[6], shape[7], shape[8]
     k, ef, keep, coded = call[0], call[1], call[2], call[5] == 1 and call[6] == 1 and bits > 0
     mode = call[9]
@@ -409,9 +421,8 @@ def search_rows(
         if kth != EMPTY:
             limit = uncertain(kth, mine, address(data) + key_row(kth) * shape[4], inner)
         count = rescore(
-            address(raw), metric, half, dim, query, norm, best, limit, final, k, rows[j],
-            distances[j],
-        )  # fmt: skip
+            address(raw), shape, query, norm, best, limit, final, k, rows[j], distances[j]
+        )
         if mode != SCAN:
             met[j] = 0 if hidden else count_allowed(pool, call[3] == 1, allowed)
         counters[0] += hops

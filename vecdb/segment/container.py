@@ -48,7 +48,9 @@ class Container:
     ) -> None:
         self._folder = directory.path
         self.name = name
-        self.mapping, header, end = directory.map(name, f.HEADER.size, f.PAGE)
+        self.mapping, header, end = directory.map(
+            name, f.HEADER.size, f.PAGE, keep=kind == f.Kind.SEGMENT
+        )
         self.length = length = self.mapping.length
         if expected is not None and length != expected.length:
             raise self.damaged(f"{expected.length} bytes", f"{length}")

@@ -17,6 +17,7 @@ import ctypes
 import errno
 import mmap
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ __all__ = ["Calls", "Directory", "File", "Mapping", "calls"]
 
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 SCATTERED = 4 << 20  # what a smaller file has is soon read, whatever the order
+_KEPT = 512  # a descriptor of this number is not kept: a process may have 1,024, often
+_READS_ROWS = sys.platform == "linux"  # as vecdb.kernels.files does
 _WRITEV = 512  # buffers in one writev; POSIX promises 1024 on Linux and macOS
 _HINTS = {
     errno.ENOSPC: "free some space, then open the collection again",
@@ -98,11 +101,17 @@ class Mapping:
     the page cache dropped the first 100 searches take 0.6 s so, 0.8 to 1.2 s with read-ahead, 0.9 s
     while a thread populates the mapping; 2,000 of them 11.1, 10.4 and 11.3 s. With all of it in the
     page cache the three are alike. On files with holes read-ahead costs 100 times the time.
+
+    Attributes
+    ----------
+    descriptor : int
+        Of the file, for single rows that are read rather than touched; -1 where it was not kept.
     """
 
-    def __init__(self, address: int, length: int) -> None:
+    def __init__(self, address: int, length: int, descriptor: int = -1) -> None:
         self.address = address
         self.length = length
+        self.descriptor = descriptor
         self._scattered = length > SCATTERED
         self._told = not self._scattered  # whether the kernel knows
         self._streams = 0
@@ -142,6 +151,11 @@ class Mapping:
         if start < end:
             _libc.madvise(self.address + start, end - start, mmap.MADV_DONTNEED)
 
+    def reading(self) -> int:
+        """The descriptor, for reads of single rows: without read-ahead, as the mapping."""
+        os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        return self.descriptor
+
     @contextlib.contextmanager
     def streaming(self) -> Iterator[None]:
         """Have read-ahead on while the file is read from front to back."""
@@ -167,8 +181,10 @@ class Mapping:
         self._told = True
         _libc.madvise(self.address, self.length, advice)
 
-    def __del__(self, _munmap: Any = _libc.munmap) -> None:
+    def __del__(self, _munmap: Any = _libc.munmap, _close: Any = os.close) -> None:
         _munmap(self.address, self.length)
+        if self.descriptor >= 0:
+            _close(self.descriptor)
 
 
 class _Window:
@@ -291,11 +307,14 @@ class Directory:
         flags = (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | _FLAGS
         return self._open("opening", name, flags)
 
-    def map(self, name: str, head: int, end: int) -> tuple[Mapping, bytes, bytes]:
+    def map(
+        self, name: str, head: int, end: int, *, keep: bool = False
+    ) -> tuple[Mapping, bytes, bytes]:
         """A whole file mapped read-only, and up to `head` and `end` bytes of its two ends.
 
         The ends are read, not taken from the mapping: a first touch of a mapped page costs 7 us,
-        a read of a page 2 us. The descriptor is closed at once.
+        a read of a page 2 us. The descriptor is closed at once, unless it is to be kept with the
+        mapping and there is need and room for it.
         """
         fd = self._open("opening", name, os.O_RDONLY | _FLAGS)
         try:
@@ -307,13 +326,18 @@ class Directory:
                 )  # fmt: skip
             path = self.path / name
             first, last = read_at(fd, path, 0, head), read_at(fd, path, max(length - end, 0), end)
-            return Mapping(calls.mmap(fd, length), length), first, last
+            address = calls.mmap(fd, length)
+            if not (keep and _READS_ROWS and length > SCATTERED and fd < _KEPT):
+                return Mapping(address, length), first, last
+            mapping, fd = Mapping(address, length, fd), -1
+            return mapping, first, last
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
             raise _refused("mapping", self.path / name, error) from None
         finally:
-            calls.close(fd)
+            if fd >= 0:
+                calls.close(fd)
 
     def read(self, name: str, offset: int = 0, limit: int = 1 << 31) -> bytes:
         """Up to `limit` bytes of a file from `offset`; fewer only at its end."""

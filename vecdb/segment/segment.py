@@ -59,7 +59,7 @@ class Segment:
         self.rows = rows
         self.schema = schema
         self._file = container
-        self._index = None if index is None else Index(index, rows, schema.dim)
+        self._index = None if index is None else Index(index, container, rows, schema.dim)
         self._cache: dict[str, Any] = {}
         self._positions: dict[str, int] | None = None
 
@@ -194,7 +194,9 @@ class Segment:
     def with_index(self, index: Container | None) -> Segment:
         """The same rows with another index."""
         changed = copy.copy(self)
-        changed._index = None if index is None else Index(index, self.rows, self.schema.dim)
+        changed._index = (
+            None if index is None else Index(index, self._file, self.rows, self.schema.dim)
+        )
         return changed
 
     @property
