@@ -15,6 +15,7 @@ LAYERS = [
     {"errors"},
     {"schema"},
     {"batch", "metadata", "progress"},
+    {"turns"},
     {"workers"},
     {"kernels"},
     {"quant"},

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from typing import Any, ParamSpec, TypeVar
 
 from vecdb.errors import ArgumentError, ClosedError, describe
+from vecdb.turns import Turns
 
 __all__ = ["Workers", "cores"]
 
@@ -36,6 +37,12 @@ class Workers:
     ----------
     threads : int, optional
         Number of workers; the number of cores when not given. Threads start at the first task.
+
+    Attributes
+    ----------
+    turns : Turns
+        For work that is too short for a task: as many callers as there are workers do it
+        themselves.
     """
 
     def __init__(self, threads: int | None = None) -> None:
@@ -49,6 +56,7 @@ class Workers:
                 )
             )
         self.threads = threads or cores()
+        self.turns = Turns(self.threads)
         self._lock = threading.Lock()
         self._closed = False
         self._reset()

@@ -28,8 +28,8 @@ def agree(built: graph.Graph, vectors: np.ndarray, metric: str, **options: objec
     truth = reference.scan(vectors, QUERIES, 4, metric, allowed=options.get("allowed"))[1]
     found = graph.search(built, vectors, QUERIES, 4, len(vectors), metric=metric, **options)
     np.testing.assert_allclose(found.distances, truth, rtol=1e-4, atol=1e-4)
-    one = graph.search_one(built, vectors, QUERIES[1], 4, len(vectors), metric=metric, **options)
-    np.testing.assert_array_equal(one.rows, found.rows[1])
+    ask = graph.Bound(built, vectors, 4, len(vectors), metric=metric, **options)
+    np.testing.assert_array_equal(ask(QUERIES[1:2])[0][0], found.rows[1])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

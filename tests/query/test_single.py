@@ -48,7 +48,7 @@ def test_ids_distances_and_plan_are_those_of_a_batch_of_one(
     [
         (QUERIES[:1], 10, None), (QUERIES[0, :20], 10, None), (QUERIES[0].astype(float), 10, None),
         (QUERIES[0].tolist(), 10, None), (QUERIES[0] * np.nan, 10, None),
-        (np.zeros(24, np.float32), 10, None), (QUERIES[0], 0, None), (QUERIES[0], 3001, None),
+        (QUERIES[0] * np.inf, 10, None), (QUERIES[0], 0, None), (QUERIES[0], 3001, None),
         (QUERIES[0], True, None), (QUERIES[0], 10, 0), (QUERIES[0], 10, 1.5), (None, 10, None),
     ],
 )  # fmt: skip
@@ -56,6 +56,18 @@ def test_anything_out_of_the_common_takes_the_long_way(
     col: vecdb.Collection, query: Any, k: Any, ef: Any
 ) -> None:
     assert search_single(col._store.snapshot, query, k, col._workers, ef_search=ef) is None
+
+
+def test_a_query_of_zeros_is_refused_under_cosine_and_answered_otherwise(
+    col: vecdb.Collection,
+) -> None:
+    zeros = np.zeros(24, np.float32)
+    short = search_single(col._store.snapshot, zeros, 10, col._workers)
+    if col._store.schema.metric == "cosine":
+        assert short is None
+    else:
+        assert short is not None
+        np.testing.assert_array_equal(short.ids, col.search(zeros[None], 10).ids[0])
 
 
 def test_fresh_rows_are_scanned_on_the_short_way_and_deleted_ones_stay_away(tmp_path: Path) -> None:

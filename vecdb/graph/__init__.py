@@ -7,7 +7,7 @@ Importing this package compiles its kernels (or loads them from the cache): impo
 from vecdb.graph.build import build
 from vecdb.graph.calibrate import Effort, calibrate, effort_for, kept
 from vecdb.graph.layout import Cancelled, Graph
-from vecdb.graph.search import COUNTERS, Found, Knobs, search, search_one
+from vecdb.graph.search import COUNTERS, Bound, Found, Knobs, search
 
-__all__ = ["COUNTERS", "Cancelled", "Effort", "Found", "Graph", "Knobs", "build",
-           "calibrate", "effort_for", "kept", "search", "search_one"]  # fmt: skip
+__all__ = ["COUNTERS", "Bound", "Cancelled", "Effort", "Found", "Graph", "Knobs", "build",
+           "calibrate", "effort_for", "kept", "search"]  # fmt: skip

@@ -18,11 +18,17 @@ from vecdb.graph.visited import HASHED_ROWS, table_bytes, tables
 from vecdb.kernels.scan import flat
 from vecdb.workers import Workers
 
-__all__ = ["COUNTERS", "Found", "Knobs", "search", "search_one"]
+__all__ = ["COUNTERS", "TALLY", "Bound", "Found", "Knobs", "search"]
 
 COUNTERS = ("visited", "estimates", "full_distances", "pruned")
 """Names of the counters of a search: nodes expanded, estimates from neighbour codes, distances
 computed in full, and estimates that no distance of the neighbour itself had to follow."""
+
+TALLY = (*COUNTERS, "met")
+"""What is counted for each query; see :attr:`Found.met`."""
+
+Results = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
+"""Rows, distances and tallies of a block of queries."""
 
 _TASK = 32  # queries of a task; the deadline is looked at between tasks
 _NO_BITMAP = np.zeros(0, np.uint8)
@@ -132,90 +138,103 @@ def search(
         dimension), or `k` is less than 1.
     """
     nq = len(queries)
-    rows = np.empty((nq, k), np.int64)
-    distances = np.empty((nq, k), np.float32)
-    met = np.zeros(nq, np.int64)
     queries = np.ascontiguousarray(queries, np.float32)
     if queries.ndim != 2 or queries.shape[1] != graph.dim:
         raise ArgumentError(
             describe("queries", expected=f"shape (nq, {graph.dim})", got=queries.shape,
                      fix="use as many dimensions as the rows have")
         )  # fmt: skip
-    args = _arguments(
-        graph, vectors, k, ef, metric, allowed, matching, knobs, slack is not None, scan
-    )
-    slack = _NO_SLACK if slack is None else slack
+    bound = Bound(
+        graph, vectors, k, ef, metric=metric, allowed=allowed, matching=matching, slack=slack,
+        scan=scan, knobs=knobs,
+    )  # fmt: skip
+    out = _results(nq, k)
     parts = [slice(at, min(nq, at + _TASK)) for at in range(0, nq, _TASK)]
-    counts = np.zeros((len(parts), len(COUNTERS)), np.int64)
     done = np.ones(len(parts), bool)
 
     def task(i: int) -> None:
         mine = parts[i]
-        late = bool(deadline_ns) and time.monotonic_ns() > deadline_ns
-        if late or graph.rows == 0:
-            rows[mine], distances[mine], done[i] = -1, np.inf, not late
+        rows, distances, tally = out[0][mine], out[1][mine], out[2][mine]
+        if deadline_ns and time.monotonic_ns() > deadline_ns:
+            rows[:], distances[:], tally[:], done[i] = -1, np.inf, 0, False
             return
-        raw, data, fixed, shape, units, call, bitmap = args
-        visited = _borrow(graph, call)
-        search_rows(
-            raw, data, fixed, shape, units, queries[mine], call, bitmap, slack,
-            _NONE_BARRED if barred is None else barred[mine], visited, rows[mine], distances[mine],
-            met[mine], counts[i],
-        )  # fmt: skip
-        _give_back(graph, call, visited)
+        bound.into(rows, distances, tally, queries[mine], None if barred is None else barred[mine])
 
     if workers is None or len(parts) <= 1:
         for i in range(len(parts)):
             task(i)
     else:
         workers.run(task, len(parts))
-    return Found(rows, distances, counts.sum(axis=0), met, bool(done.all()))
+    rows, distances, tally = out
+    return Found(rows, distances, tally[:, :-1].sum(axis=0), tally[:, -1], bool(done.all()))
 
 
-def search_one(
-    graph: Graph,
-    vectors: NDArray[Any],
-    query: NDArray[np.float32],
-    k: int,
-    ef: int,
-    *,
-    metric: str,
-    allowed: NDArray[np.uint8] | None = None,
-    matching: int | None = None,
-    slack: NDArray[np.float32] | None = None,
-    scan: bool = False,
-    knobs: Knobs = DEFAULT,
-) -> Found:
-    """:func:`search` for one (dim,) float32 query, with the least work around the kernel.
+class Bound:
+    """A search of a graph in which everything but the queries is settled.
 
-    Returns
-    -------
-    Found
-        With rows and distances of shape (k,), and one number of met rows.
+    Parameters and errors are those of :func:`search`. Calling it with (n, dim) float32 C-contiguous
+    queries gives rows (n, k), distances (n, k) and a tally (n, len(TALLY)), on the calling thread,
+    with 2 us of Python around the kernel. A query that is not finite, or zero under cosine, has no
+    answer: its rows are -1.
     """
-    if query.shape != (graph.dim,) or query.dtype != np.float32:
-        raise ArgumentError(
-            describe("query", expected=f"shape ({graph.dim},) of float32",
-                     got=f"{query.shape} of {query.dtype}", fix="convert it")
+
+    __slots__ = ("_before", "_behind", "_call", "_graph", "_k")
+
+    def __init__(
+        self,
+        graph: Graph,
+        vectors: NDArray[Any],
+        k: int,
+        ef: int,
+        *,
+        metric: str,
+        allowed: NDArray[np.uint8] | None = None,
+        matching: int | None = None,
+        slack: NDArray[np.float32] | None = None,
+        scan: bool = False,
+        knobs: Knobs = DEFAULT,
+    ) -> None:
+        raw, shape = _raw(graph, vectors, metric)
+        self._graph = graph
+        self._k = k
+        self._call = _call_of(graph, k, ef, allowed, matching, knobs, slack is not None, scan)
+        self._before = raw, graph.data, graph.fixed, shape, graph.units
+        bitmap = _NO_BITMAP if allowed is None else allowed
+        self._behind = self._call, bitmap, _NO_SLACK if slack is None else slack
+
+    def __call__(self, queries: NDArray[np.float32]) -> Results:
+        out = _results(len(queries), self._k)
+        self.into(*out, queries)
+        return out
+
+    def into(
+        self,
+        rows: NDArray[np.int64],
+        distances: NDArray[np.float32],
+        tally: NDArray[np.int64],
+        queries: NDArray[np.float32],
+        barred: NDArray[np.int64] | None = None,
+    ) -> None:
+        """The same, written into arrays of the caller."""
+        graph, call = self._graph, self._call
+        if graph.rows == 0:
+            rows[:], distances[:], tally[:] = -1, np.inf, 0
+            return
+        visited = _borrow(graph, call)
+        search_rows(
+            *self._before, queries, *self._behind, _NONE_BARRED if barred is None else barred,
+            visited, rows, distances, tally,
         )  # fmt: skip
-    rows = np.empty((1, k), np.int64)
-    distances = np.empty((1, k), np.float32)
-    met = np.zeros(1, np.int64)
-    counters = np.zeros(len(COUNTERS), np.int64)
-    raw, data, fixed, shape, units, call, bitmap = _arguments(
-        graph, vectors, k, ef, metric, allowed, matching, knobs, slack is not None, scan
+        _give_back(graph, call, visited)
+
+
+def _results(count: int, k: int) -> Results:
+    """Room for the answers to so many queries."""
+    return (
+        np.empty((count, k), np.int64),
+        np.empty((count, k), np.float32),
+        np.empty((count, len(TALLY)), np.int64),
     )
-    if graph.rows == 0:
-        rows[:], distances[:] = -1, np.inf
-        return Found(rows[0], distances[0], counters, met, True)
-    visited = _borrow(graph, call)
-    search_rows(
-        raw, data, fixed, shape, units, np.ascontiguousarray(query)[None], call, bitmap,
-        _NO_SLACK if slack is None else slack, _NONE_BARRED, visited, rows, distances, met,
-        counters,
-    )  # fmt: skip
-    _give_back(graph, call, visited)
-    return Found(rows[0], distances[0], counters, met, True)
 
 
 def _borrow(graph: Graph, call: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -234,19 +253,11 @@ def _give_back(graph: Graph, call: NDArray[np.int64], visited: NDArray[np.uint8]
     (tables if call[7] else graph.scratch).append(visited)
 
 
-def _arguments(
-    graph: Graph,
-    vectors: NDArray[Any],
-    k: int,
-    ef: int,
-    metric: str,
-    allowed: NDArray[np.uint8] | None,
-    matching: int | None,
-    knobs: Knobs,
-    bounded: bool,
-    scan: bool,
-) -> tuple[NDArray[Any], ...]:
-    """What the kernel takes beside queries, scratch and results; kept with the graph once made."""
+def _raw(
+    graph: Graph, vectors: NDArray[Any], metric: str
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The bytes of the rows and the graph's numbers as the kernel takes them; kept with the graph
+    once made."""
     if graph.bound is None or graph.bound[0] is not vectors:
         if vectors.shape != (graph.rows, graph.dim) or metric != graph.meta["metric"]:
             raise ArgumentError(
@@ -259,7 +270,20 @@ def _arguments(
         raise ArgumentError(
             describe("metric", expected=graph.meta["metric"], got=metric, fix="use the graph's")
         )
-    _, raw, shape = graph.bound
+    return graph.bound[1:]
+
+
+def _call_of(
+    graph: Graph,
+    k: int,
+    ef: int,
+    allowed: NDArray[np.uint8] | None,
+    matching: int | None,
+    knobs: Knobs,
+    bounded: bool,
+    scan: bool,
+) -> NDArray[np.int64]:
+    """The numbers of a call, kept with the graph once made."""
     mode, octaves = WALK, 0
     if scan:
         mode = SCAN
@@ -273,8 +297,7 @@ def _arguments(
     call = graph.calls.get(wanted)
     if call is None:
         call = graph.calls[wanted] = _call(graph.rows, *wanted)
-    bitmap = _NO_BITMAP if allowed is None else allowed
-    return raw, graph.data, graph.fixed, shape, graph.units, call, bitmap
+    return call
 
 
 def _call(

@@ -88,6 +88,17 @@ def prepare(metric, radius, queries, mean, x, own, norms):
         encode_record(address(x[i]), len(mean), address(own[i]))
 
 
+@jit(f"b1(i8, f4, {_FLOATS})")
+def usable(metric, norm, query):
+    """Whether a query has a place among the rows; one whose square is too large for float32 has."""
+    if norm < np.inf:
+        return norm > 0 or metric != 1
+    finite = True
+    for i in range(len(query)):
+        finite &= abs(query[i]) < np.inf
+    return finite
+
+
 @jit("void(i8, i8, i8, i8, i8, i8, i8, i8, i8)")
 def verify(data, rows, stride, record, link, mask, own, inner, estimates):
     """Put distances in place of a block's estimates, unless more than 65 % of them are pruned.
@@ -334,16 +345,17 @@ def count_allowed(pool, every, allowed):
 @jit(
     f"void({_BYTES}, {_BYTES}, {_BYTES}, {_WHOLE}, {_FLOATS}, Array(f4, 2, 'C', readonly=True),"
     f" {_WHOLE}, {_BYTES}, Array(f4, 2, 'C', readonly=True), {_WHOLE}, u1[::1], i8[:, ::1],"
-    " f4[:, ::1], i8[::1], i8[::1])"
+    " f4[:, ::1], i8[:, ::1])"
 )
 def search_rows(
     raw, data, fixed, shape, units, queries, call, allowed, slack, barred, visited, rows, distances,
-    met, counters,
+    tally,
 ):  # fmt: skip
     """Answer a block of queries; see :func:`vecdb.graph.search.search` for what comes out.
 
     `fixed` holds the graph's mean, scales and matrix one after the other; `units` its add_unit,
-    res_unit and radius.
+    res_unit and radius. `tally` gets what :data:`vecdb.graph.search.TALLY` names, for each query.
+    One that is not finite, or zero under cosine, has no answer.
     """
     metric = shape[0]
     inner, blocks, dims, bits = shape[3], shape[6], shape[7], shape[8]
@@ -376,6 +388,9 @@ def search_rows(
                     padded >> 4, inner + 3 >> 2, address(projected), 4 * padded,
                 )  # fmt: skip
         query, mine, norm = address(queries[j]), address(own[g]), norms[g]
+        if not usable(metric, norm, queries[j]):
+            rows[j], distances[j], tally[j] = -1, np.inf, 0
+            continue
         if inner > FLOAT_DIMS and coded and mode != SCAN:
             unit, shift = fill_table(address(projected[g]), bits, dims * bits // 4, address(table))
             unit *= units[1]
@@ -388,7 +403,7 @@ def search_rows(
             )  # fmt: skip
         estimates = computed = pruned = 0
         if mode == SCAN:
-            hops = met[j] = scan_records(
+            hops = scan_records(
                 address(data), nodes, shape[4], inner, mine, call[3] == 1, allowed, best
             )
             estimates = pruned = hops
@@ -423,9 +438,11 @@ def search_rows(
         count = rescore(
             address(raw), shape, query, norm, best, limit, final, k, rows[j], distances[j]
         )
+        met = hops
         if mode != SCAN:
-            met[j] = 0 if hidden else count_allowed(pool, call[3] == 1, allowed)
-        counters[0] += hops
-        counters[1] += estimates
-        counters[2] += count + computed
-        counters[3] += pruned
+            met = 0 if hidden else count_allowed(pool, call[3] == 1, allowed)
+        tally[j, 0] = hops
+        tally[j, 1] = estimates
+        tally[j, 2] = count + computed
+        tally[j, 3] = pruned
+        tally[j, 4] = met

@@ -80,11 +80,12 @@ def _measure(data: Segment, metric: str) -> Costs:
     picks = np.packbits(some, bitorder="little")
     queries = data.vectors[np.sort(rng.integers(0, data.rows, _RUNS))].astype(np.float32)
 
+    scanning = graph.Bound(
+        index, data.vectors, 10, 10, metric=metric, allowed=picks, scan=True
+    )  # fmt: skip
+
     def scan(i: int) -> None:
-        one: npt.NDArray[np.float32] = queries[i]
-        graph.search_one(
-            index, data.vectors, one, 10, 10, metric=metric, allowed=picks, scan=True
-        )  # fmt: skip
+        scanning(queries[i : i + 1])
 
     scan(0)
     scanned = _fastest(scan)

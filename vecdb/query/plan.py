@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 __all__ = ["PartPlan", "Plan"]
@@ -36,8 +35,7 @@ class PartPlan(NamedTuple):
     reason: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """How an answer came about, summed over all queries of the call and all parts of the store.
 
     Attributes
@@ -102,8 +100,7 @@ class Plan:
 
     def after(self, earlier: Plan) -> Plan:
         """This plan with the work of an earlier round of the same search added."""
-        return dataclasses.replace(
-            self,
+        return self._replace(
             visited=self.visited + earlier.visited,
             estimated=self.estimated + earlier.estimated,
             computed=self.computed + earlier.computed,
@@ -116,7 +113,7 @@ class Plan:
             for name in ("strategy", "selectivity", "pruned", "ef_search", "exact")
         }
         parts = [part._asdict() for part in self.parts]
-        return {**dataclasses.asdict(self), **summary, "parts": parts}
+        return {**self._asdict(), **summary, "parts": parts}
 
     def __str__(self) -> str:
         """The plan as a few lines for a person."""

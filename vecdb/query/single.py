@@ -1,8 +1,9 @@
 """The short way for the commonest search: one query, with or without a filter.
 
-The answer and the plan are those of :func:`vecdb.query.execute.search`; what is left out is the
-arrays of batches, some 25 us of Python beside a walk of 10 to 100 us, and as much beside the scan
-of a memtable.
+What a search needs beside its query is prepared once for a snapshot: what each part is asked, and
+what the plan says. The answer and the plan are those of :func:`vecdb.query.execute.search`; what is
+left out is the arrays of batches, some 25 us of Python beside a walk of 10 to 100 us, and as much
+beside the scan of a memtable. Threads that search at once take turns (:mod:`vecdb.turns`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from vecdb.query.plan import PartPlan, Plan
 from vecdb.query.planner import Choice, choose, walkable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import numpy.typing as npt
 
     from vecdb.filter.masks import Allowed
@@ -26,7 +29,12 @@ if TYPE_CHECKING:
     from vecdb.store import Snapshot
     from vecdb.workers import Workers
 
+    Block = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]
+
 __all__ = ["Single", "search_single"]
+
+_REMEMBERED = 64  # kinds of searches that a snapshot keeps prepared
+_F32 = np.dtype(np.float32)
 
 
 class Single(NamedTuple):
@@ -35,17 +43,6 @@ class Single(NamedTuple):
     ids: npt.NDArray[Any]
     distances: npt.NDArray[np.float32]
     plan: Plan
-
-
-class _Found(NamedTuple):
-    """What one part gave: as many rows as wanted, or all that match."""
-
-    ids: npt.NDArray[Any]
-    distances: npt.NDArray[np.float32]
-    visited: int
-    estimated: int
-    computed: int
-    plan: PartPlan
 
 
 def search_single(
@@ -60,89 +57,175 @@ def search_single(
     target_recall: Any = None,
 ) -> Single | None:
     """The `k` nearest rows, or None where the long way must be taken (or raises an error)."""
-    schema = snapshot.schema
     if (
         type(query) is not np.ndarray
-        or query.dtype != np.float32
-        or query.shape != (schema.dim,)
+        or query.dtype != _F32
+        or query.shape != (snapshot.schema.dim,)
         or type(k) is not int
         or not 0 < k <= snapshot.rows
         or not (ef_search is None or (type(ef_search) is int and ef_search > 0))
         or not (ef_search is None or target_recall is None)
-        or not 0.0 < float(np.dot(query, query)) < np.inf  # NaN and Inf are the long way's errors
         or not kernels.ready()
     ):
         return None
-    target = check_target(target_recall)
-    allowed = masks.allowed(where, snapshot, params)
-    matching = sum(passing.count for passing in allowed)
-    if matching < k:
+    prepared: _Prepared | None
+    if where is None and params is None:
+        kind = k, ef_search, target_recall
+        prepared = snapshot.memo.get(kind)
+        if prepared is None or not prepared.usable(workers):
+            prepared = _prepare(snapshot, masks.live(snapshot), *kind, workers)
+            if len(snapshot.memo) >= _REMEMBERED:
+                snapshot.memo.clear()
+            snapshot.memo[kind] = prepared
+    else:
+        allowed = masks.allowed(where, snapshot, params)
+        prepared = _prepare(snapshot, allowed, k, ef_search, target_recall, workers)
+    if prepared.matching < k:
         return None
-    found = []
+    found: Single | None = workers.turns.do(prepared.answers, query)
+    return found
+
+
+def _prepare(
+    snapshot: Snapshot,
+    allowed: Sequence[Allowed],
+    k: int,
+    ef_search: int | None,
+    target_recall: Any,
+    workers: Workers,
+) -> _Prepared:
+    target = check_target(target_recall)
+    metric = snapshot.schema.metric
+    matching = sum([passing.count for passing in allowed])
+    parts = []
     for part, passing in zip(snapshot.parts, allowed, strict=True):
-        if not passing.count:
+        if not passing.count or matching < k:
             continue
-        data, wanted = part.segment, min(k, passing.count)
+        data = part.segment
         effort = None
         if target is not None and walkable(data):
             effort = effort_of(data, k, target, passing.count, workers)
         choice = choose(
-            data, passing.count, k, ef_search, schema.metric, exact=False, effort=effort
+            data, passing.count, k, ef_search, metric, exact=False, effort=effort
         )  # fmt: skip
-        search = _scan if choice.exact else _graph
-        one = search(data, query, wanted, passing, choice, schema.metric, workers)
-        if one is None:
-            return None
-        found.append(one)
-    one = found[0] if len(found) == 1 else _merged(found, k)
-    plans = tuple([part.plan for part in found])
-    plan = Plan(
-        snapshot.rows, matching, 1, one.visited, one.estimated, one.computed, True, True, plans
-    )  # fmt: skip
-    return Single(one.ids, one.distances, plan)
+        make = _scan if choice.exact else _graph
+        parts.append(make(data, min(k, passing.count), passing, choice, metric, workers))
+    return _Prepared(parts, k, snapshot.rows, matching, workers)
 
 
-def _merged(found: list[_Found], k: int) -> _Found:
-    """The nearest rows of several parts, and what they cost together."""
-    distances = np.concatenate([part.distances for part in found])
+class _Part(NamedTuple):
+    """What is asked of a part.
+
+    Attributes
+    ----------
+    ask : callable
+        (n, dim) queries -> rows (n, k), distances (n, k), tally (n, 5); as many rows as wanted, or
+        all that match.
+    need : int
+        Rows that a walk must have met to be believed.
+    """
+
+    data: Segment
+    ask: Callable[[npt.NDArray[np.float32]], Block]
+    need: int
+    plan: PartPlan
+
+
+class _Prepared:
+    """A kind of search of a snapshot. It holds no reference to the snapshot, which remembers it."""
+
+    __slots__ = ("_k", "_parts", "_plans", "_rows", "_workers", "matching")
+
+    def __init__(
+        self, parts: list[_Part], k: int, rows: int, matching: int, workers: Workers
+    ) -> None:
+        self._parts = parts
+        self._plans = tuple([part.plan for part in parts])
+        self._k = k
+        self._rows = rows
+        self._workers = workers
+        self.matching = matching
+
+    def usable(self, workers: Workers) -> bool:
+        """Whether this is of the handle with these workers, and all graphs are still sound."""
+        for part in self._parts:
+            if part.plan.ef_search and not part.data.indexed:
+                return False
+        return self._workers is workers
+
+    def answers(self, queries: list[npt.NDArray[np.float32]]) -> list[Single | None]:
+        """For each query its answer, or None where that would not be the whole answer."""
+        if len(queries) == 1:
+            block = queries[0][None]
+            block = block if block.flags.c_contiguous else np.ascontiguousarray(block)
+        else:
+            block = np.stack(queries)
+        found = [part.ask(block) for part in self._parts]
+        return [self._answer(found, i) for i in range(len(queries))]
+
+    def _answer(self, found: list[Block], i: int) -> Single | None:
+        """The answer to query `i` out of what the parts gave to all."""
+        whole = []
+        visited = estimated = computed = 0
+        for part, (rows, distances, tally) in zip(self._parts, found, strict=True):
+            hops, estimates, full, _, met = tally[i].tolist()
+            mine = rows[i]
+            if mine[-1] < 0 or met < part.need:
+                return None
+            visited += hops
+            estimated += estimates
+            computed += full
+            whole.append((part.data.ids.get(mine), distances[i]))
+        ids, distances = whole[0] if len(whole) == 1 else _merged(whole, self._k)
+        plan = Plan(
+            self._rows, self.matching, 1, visited, estimated, computed, True, True, self._plans
+        )  # fmt: skip
+        return Single(ids, distances, plan)
+
+
+def _merged(
+    found: list[tuple[npt.NDArray[Any], npt.NDArray[np.float32]]], k: int
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.float32]]:
+    """The nearest rows of several parts."""
+    distances = np.concatenate([each[1] for each in found])
     order = np.argsort(distances, kind="stable")[:k]
-    ids = np.concatenate([part.ids for part in found])[order]
-    visited, estimated = sum(part.visited for part in found), sum(part.estimated for part in found)
-    computed = sum(part.computed for part in found)
-    return _Found(ids, distances[order], visited, estimated, computed, found[0].plan)
+    return np.concatenate([each[0] for each in found])[order], distances[order]
 
 
 def _graph(
-    data: Segment, query: Any, k: int, passing: Allowed, choice: Choice, metric: str, _: Workers
-) -> _Found | None:
-    """A walk, or a scan of the records; None where the rows that it met are too few to believe."""
-    from vecdb.graph import search_one
+    data: Segment, k: int, passing: Allowed, choice: Choice, metric: str, _: Workers
+) -> _Part:
+    """A walk, or a scan of the records."""
+    from vecdb import graph
 
     assert data.graph is not None
     walked = choice.strategy == "graph"
-    found = search_one(
-        data.graph, data.vectors, query, k, choice.beam, metric=metric, allowed=passing.bits,
+    ask = graph.Bound(
+        data.graph, data.vectors, k, choice.beam, metric=metric, allowed=passing.bits,
         matching=passing.count, slack=choice.slack, scan=not walked,
     )  # fmt: skip
-    if found.rows[-1] < 0 or (walked and passing.bits is not None and found.met[0] < choice.need):
-        return None
-    visited, estimated, computed, _ = found.counters.tolist()
+    need = choice.need if walked and passing.bits is not None else 0
     plan = PartPlan(choice.strategy, data.rows, passing.count, choice.beam, 0, choice.reason)
-    return _Found(data.ids.get(found.rows), found.distances, visited, estimated, computed, plan)
+    return _Part(data, ask, need, plan)
 
 
 def _scan(
-    data: Segment, query: Any, k: int, passing: Allowed, choice: Choice, metric: str,
-    workers: Workers,
-) -> _Found | None:  # fmt: skip
+    data: Segment, k: int, passing: Allowed, choice: Choice, metric: str, workers: Workers
+) -> _Part:
+    """An exact scan of the rows."""
     from vecdb.kernels.scan import scan
 
-    with data.streaming():
-        rows, distances, _ = scan(
-            data.vectors, query[None], k, metric, allowed=passing.bits, workers=workers,
-            codes=data.codes,
-        )  # fmt: skip
-    if rows[0, -1] < 0:
-        return None
-    plan = PartPlan("scan", data.rows, passing.count, 0, 1, choice.reason)
-    return _Found(data.ids.get(rows[0]), distances[0], passing.count, 0, passing.count, plan)
+    def ask(queries: npt.NDArray[np.float32]) -> Block:
+        with data.streaming():
+            rows, distances, _ = scan(
+                data.vectors, queries, k, metric, allowed=passing.bits, workers=workers,
+                codes=data.codes,
+            )  # fmt: skip
+        squares = np.einsum("ij,ij->i", queries, queries)
+        usable = (squares < np.inf) & ((squares > 0) | (metric != "cosine"))
+        rows[~usable] = -1  # the long way says what is wrong, if it is
+        tally = np.zeros((len(queries), 5), np.int64)
+        tally[:, ::2] = passing.count, passing.count, 0
+        return rows, distances, tally
+
+    return _Part(data, ask, 0, PartPlan("scan", data.rows, passing.count, 0, 1, choice.reason))

@@ -95,6 +95,8 @@ class Snapshot:
         Number of live rows.
     order : int
         Grows with every change within one handle; a later snapshot has a greater one.
+    memo : dict
+        What searches have prepared for it; the store does not look into it.
     """
 
     schema: Schema
@@ -103,6 +105,7 @@ class Snapshot:
     parts: tuple[Part, ...]
     rows: int
     order: int
+    memo: dict[Any, Any] = dataclasses.field(default_factory=dict)
     _routes: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
 
     def __repr__(self) -> str:
