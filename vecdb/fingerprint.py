@@ -35,8 +35,8 @@ _LENGTHS = 2.0  # times the longest, or shorter than the shortest, that a batch 
 
 
 class _Profile(NamedTuple):
-    lengths: npt.NDArray[np.float64]  # least, middle and greatest, single outliers left aside
-    mean: npt.NDArray[np.float64]  # ranks of the dimensions, centred
+    lengths: npt.NDArray[np.float32]  # least, middle and greatest, single outliers left aside
+    mean: npt.NDArray[np.float64]  # ranks of the dimensions, centred; empty for few dimensions
     spread: npt.NDArray[np.float64]
 
 
@@ -84,12 +84,13 @@ class Guard:
 
 
 def _profile(vectors: npt.NDArray[Any]) -> _Profile:
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float32))
+    few = np.sort(lengths)[[len(lengths) // 100, len(lengths) // 2, -1 - len(lengths) // 100]]
+    if vectors.shape[1] < _LEAST_DIM:
+        return _Profile(few, np.empty(0), np.empty(0))
     rows = vectors.astype(np.float64)
-    lengths = np.sqrt(np.square(rows).sum(axis=1))
-    rows /= np.maximum(lengths, 1e-30)[:, None]
-    return _Profile(
-        np.quantile(lengths, [0.01, 0.5, 0.99]), _ranks(rows.mean(axis=0)), _ranks(rows.std(axis=0))
-    )
+    rows /= np.maximum(lengths, np.float32(1e-30))[:, None]
+    return _Profile(few, _ranks(rows.mean(axis=0)), _ranks(rows.std(axis=0)))
 
 
 def _difference(known: _Profile, batch: _Profile, dim: int) -> str:

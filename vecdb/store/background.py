@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Background"]
 
 _log = logging.getLogger("vecdb")
+_SETTLE = 0.01  # seconds in which changes of the segments gather before the compactor looks
 
 
 class Background:
@@ -25,7 +26,7 @@ class Background:
     def __init__(self, writer: Writer, compactor: Compactor) -> None:
         self._writer = writer
         self._compactor = compactor
-        self._stopping = False
+        self._stopping = threading.Event()
         self._seen = 0  # changes of the segments that the compactor has looked at
         self._threads = [
             threading.Thread(target=self._run, args=(work,), name=f"vecdb-{name}", daemon=True)
@@ -36,9 +37,8 @@ class Background:
 
     def stop(self) -> None:
         """End both threads; an index build gives up, anything shorter is finished."""
-        with self._writer.lock:
-            self._stopping = True
-            self._writer.lock.notify_all()
+        self._stopping.set()
+        self._writer.wake_all()
         self._compactor.interrupt()
         for thread in self._threads:
             thread.join()
@@ -47,26 +47,29 @@ class Background:
         try:
             work()
         except BaseException:  # a poisoned writer tells its callers
-            if not self._stopping and self._writer.failure is None:
+            if not self._stopping.is_set() and self._writer.failure is None:
                 _log.exception("background work stopped")
 
-    def _wait(self, ready: Callable[[], bool], seconds: float | None = None) -> bool:
+    def _wait(
+        self, told: threading.Condition, ready: Callable[[], bool], seconds: float | None = None
+    ) -> bool:
         """Wait until there may be work, at most so long; False when it is time to stop."""
-        writer = self._writer
-        with writer.lock:
-            writer.lock.wait_for(
-                lambda: self._stopping or writer.failure is not None or ready(), seconds
-            )
-            return not self._stopping and writer.failure is None
+        with self._writer.lock:
+            told.wait_for(lambda: self._ends() or ready(), seconds)
+            return not self._ends()
+
+    def _ends(self) -> bool:
+        return self._stopping.is_set() or self._writer.failure is not None
 
     def _flush(self) -> None:
         writer = self._writer
-        while self._wait(lambda: len(writer.state.memtables) > 1):
+        while self._wait(writer.full, lambda: len(writer.state.memtables) > 1):
             writer.flush_oldest()
 
     def _compact(self) -> None:
         writer = self._writer
         pause: float | None = 0.0
-        while self._wait(lambda: writer.state.changes != self._seen, pause):
+        while self._wait(writer.changed, lambda: writer.state.changes != self._seen, pause):
+            self._stopping.wait(_SETTLE)
             self._seen = writer.state.changes
             pause = self._compactor.step()

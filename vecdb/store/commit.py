@@ -161,7 +161,8 @@ def commit(writer: Writer, edit: Edit) -> None:
             wal = writer.wal
             wal.sync()  # a snapshot is shown only when its last record is durable
             writer.publish(writer.state.renew())
-            writer.lock.notify_all()
+            writer.room.notify_all()
+            writer.changed.notify()
         _unlink(writer, [names.manifest(old.generation)])
     _unlink(writer, _unused(old, manifest, edit))
 

@@ -52,6 +52,7 @@ _TIER_ROWS = 1_024  # of the lowest tier
 _SMALL_ROWS = 4_096  # merging up to here takes milliseconds: done before a store is closed
 _DEAD_SHARE = 0.2  # of deleted rows from which on a segment is rewritten
 _QUIET = 1.0  # seconds without a large batch before an index build takes the cores
+_SOON = 0.5  # seconds after a deletion in which a commit of the writer's own is expected
 _RETRY = 60.0  # seconds until work is tried again that memory or disk had no room for
 _CALIBRATED_ROWS = 20_000  # fewer are calibrated in a moment when a recall is first asked for
 _CALIBRATED_K = 10
@@ -146,13 +147,25 @@ class Compactor:
             return 0.0
         part = self._part_to_index(self._parts())
         if part is None:
-            return None
+            return self._drop_emptied()
         quiet = time.monotonic() - self._writer.last_bulk
         waiting = sum(p.live_rows for p in self._parts() if not p.segment.indexed)
         if quiet < _QUIET and waiting < _BACKLOG_ROWS:
             return _QUIET - quiet
         with self._sparing([part]):
             self._index(part)
+        return 0.0
+
+    def _drop_emptied(self) -> float | None:
+        """Drop segments without a live row, once no commit has done so in passing: who replaces
+        all rows would have two commits a time, and had half the swaps of bench.swaps so."""
+        emptied = [part for part in self._writer.state.segments if not part.live_rows]
+        if not emptied:
+            return None
+        rest = self._writer.last_kill + _SOON - time.monotonic()
+        if rest > 0:
+            return rest
+        self._merge(emptied)
         return 0.0
 
     @contextlib.contextmanager
@@ -168,7 +181,9 @@ class Compactor:
     # -- choosing --------------------------------------------------------------------------------
 
     def _parts(self) -> list[Part]:
-        return [p for p in self._writer.state.segments if p.segment.id not in self._spoiled]
+        """The segments worth a look: with live rows, and not known to be damaged."""
+        segments = self._writer.state.segments
+        return [p for p in segments if p.live_rows and p.segment.id not in self._spoiled]
 
     @property
     def _most_rows(self) -> int:

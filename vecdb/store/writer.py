@@ -6,6 +6,9 @@ Locks, always taken in this order:
 ``commit_lock``  one commit (manifest) at a time
 ``lock``         the state; held while a record is written and applied, not while it is synced
 
+Who waits for a change of the state has a condition over ``lock`` of their own, so that nobody else
+is woken: each thread that wakes takes the interpreter from those that search.
+
 Searches take none of them. A snapshot is published only after its last record is durable, so
 what was once seen stays true. Any failed write, sync or rename poisons the writer: what is on
 disk is unknown then, so reads go on and writing needs a reopen, which finds out.
@@ -82,10 +85,14 @@ class Writer:
         self.next_file = manifest.next_file
         self.flush_lock = threading.RLock()
         self.commit_lock = threading.RLock()
-        self.lock = threading.Condition(threading.RLock())
+        self.lock = threading.RLock()
+        self.room = threading.Condition(self.lock)  # callers: until a memtable has been flushed
+        self.full = threading.Condition(self.lock)  # the flushing thread: for a full memtable
+        self.changed = threading.Condition(self.lock)  # the compacting thread: for other segments
         self._publish_lock = threading.Lock()
         self._on_failure = on_failure
         self.last_bulk = 0.0  # time.monotonic() at the last large batch
+        self.last_kill = 0.0  # and at the last deletion in a segment
         self._reserved = 0  # automatic ids below this one are given away
 
     def append(
@@ -192,7 +199,7 @@ class Writer:
             if self.failure is None:
                 self.wal.sync()  # for callers that wait for their acknowledgement
             self.wal.close()
-            self.lock.notify_all()
+            self.wake_all()
 
     def check_writable(self) -> None:
         """Raise the error that says why this handle can't write, if it can't."""
@@ -208,7 +215,13 @@ class Writer:
         """Have the background look at the segments again."""
         with self.lock:
             self.state.changes += 1
-            self.lock.notify_all()
+            self.changed.notify()
+
+    def wake_all(self) -> None:
+        """Have every thread that waits look whether it still should."""
+        with self.lock:
+            for condition in (self.room, self.full, self.changed):
+                condition.notify_all()
 
     @contextlib.contextmanager
     def poisoning(self) -> Iterator[None]:
@@ -219,8 +232,7 @@ class Writer:
             if self.failure is None and not self.closed:
                 self.failure = error
                 self._on_failure(error)
-                with self.lock:
-                    self.lock.notify_all()
+                self.wake_all()
             raise
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -252,7 +264,8 @@ class Writer:
         changes = self.state.changes
         count = self.state.kill(seen, parts, rows)
         if self.state.changes != changes:
-            self.lock.notify_all()  # a segment may be worth rewriting now
+            self.last_kill = time.monotonic()
+            self.changed.notify()  # a segment may be worth rewriting now
         return count
 
     def _log_schema(self, schema: Schema) -> int:
@@ -313,9 +326,9 @@ class Writer:
                 return
             if len(self.state.memtables) < _MAX_MEMTABLES:
                 self._rotate()
-                self.lock.notify_all()  # the background flushes it
+                self.full.notify()
             else:
-                self.lock.wait()
+                self.room.wait()
 
     def _log_is_long(self) -> bool:
         records = self.state.sequence + 1 - self.state.active.first
