@@ -13,9 +13,10 @@ import pytest
 from vecdb.errors import CorruptionError
 from vecdb.schema import columns_from
 from vecdb.segment import format as f
-from vecdb.segment.columns import ZONE_ROWS, open_column, open_stats, write_column
+from vecdb.segment.columns import ZONE_ROWS, open_column, open_stats, take, write_column
 from vecdb.segment.container import Container
 from vecdb.segment.fs import Directory
+from vecdb.segment.pick import SCARCE
 from vecdb.segment.writer import ContainerWriter
 
 STORE = bytes(16)
@@ -71,6 +72,25 @@ def test_every_type_comes_back_equal(tmp_path: Path, kind: str, nulls: bool, row
     column = pa.array(values(kind, rows, nulls=nulls), arrow_type(kind))
     read = open_column(stored(tmp_path, column), 0, column.type, rows)
     assert read.equals(column)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("list")])
+@pytest.mark.parametrize("nulls", [False, True])
+def test_a_few_rows_are_those_of_the_whole_column(tmp_path: Path, kind: str, nulls: bool) -> None:
+    column = pa.array(values(kind, 10 * SCARCE, nulls=nulls), arrow_type(kind))
+    rows = np.array([7, 0, 7, 10 * SCARCE - 1, 2, 333])
+    container = stored(tmp_path, column)
+    for wanted in (rows, rows[:1], rows[:0]):
+        taken = take(container, 0, column.type, len(column), wanted)
+        assert taken is not None
+        assert taken.equals(column.take(pa.array(wanted)))
+
+
+def test_all_null_text_has_no_bytes_to_take_from(tmp_path: Path) -> None:
+    column = pa.nulls(5 * SCARCE, pa.string())
+    taken = take(stored(tmp_path, column), 0, pa.string(), len(column), np.array([3, 100]))
+    assert taken is not None
+    assert taken.to_pylist() == [None, None]
 
 
 @pytest.mark.parametrize("kind", KINDS)

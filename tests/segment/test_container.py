@@ -48,39 +48,77 @@ def test_sections_come_back_as_they_were_written(tmp_path: Path) -> None:
             read.flags.writeable = True
 
 
+@pytest.mark.parametrize(("name", "size"), [("vectors", f.BLOCK), ("pieces", f.ROWS_BLOCK)])
 def test_block_hashes_are_the_hashes_of_blocks_however_the_section_was_written(
-    tmp_path: Path,
+    tmp_path: Path, name: str, size: int
 ) -> None:
     data = np.random.default_rng(1).integers(0, 256, 2 * f.BLOCK + 999).astype("u1")
     writer = ContainerWriter(Directory(tmp_path), NAME, f.Header(f.Kind.SEGMENT, STORE, 7))
-    writer.begin("pieces")
+    writer.begin(name)
     for start in range(0, len(data), 70_001):
         writer.write(data[start : start + 70_001])
     writer.finish({})
     container = opened(tmp_path)
-    section = container.sections["pieces"]
+    section = container.sections[name]
     hashes = container.mapping.array(section.hashes, "<u8", (section.blocks,))
-    naive = [xxhash.xxh3_64_intdigest(data[i : i + f.BLOCK]) for i in range(0, len(data), f.BLOCK)]
+    naive = [xxhash.xxh3_64_intdigest(data[i : i + size]) for i in range(0, len(data), size)]
     assert hashes.tolist() == naive
-    container.verify("pieces")
+    container.verify(name)
+
+
+def test_elements_and_spans_are_those_of_the_section_and_hash_only_the_blocks_that_they_touch(
+    tmp_path: Path,
+) -> None:
+    words = np.random.default_rng(3).integers(0, 2**32, 5 * f.ROWS_BLOCK // 4).astype("<u4")
+    info = written(tmp_path, {"words": words})
+    section = opened(tmp_path).sections["words"]
+    damaged = bytearray((tmp_path / NAME).read_bytes())
+    damaged[section.offset + 2 * f.ROWS_BLOCK + 5] ^= 1
+    (tmp_path / NAME).write_bytes(damaged)
+    container = opened(tmp_path, info)
+    per_block = f.ROWS_BLOCK // 4
+    places = np.array([len(words) - 1, 0, 7, 2 * per_block - 1, 3 * per_block])
+    assert container.elements("words", "<u4", places).tolist() == words[places].tolist()
+    raw = words.tobytes()
+    starts = np.array([3, 0, f.ROWS_BLOCK - 2, len(raw), 3 * f.ROWS_BLOCK])
+    stops = np.array([9, 0, f.ROWS_BLOCK + 2, len(raw), len(raw)])
+    spans = container.spans("words", starts, stops)
+    assert [bytes(s) for s in spans] == [raw[a:b] for a, b in zip(starts, stops, strict=True)]
+    for place in (2 * per_block, 3 * per_block - 1):
+        with pytest.raises(CorruptionError, match="changed bytes in 1 of 5 blocks"):
+            container.elements("words", "<u4", np.array([0, place]))
+    with pytest.raises(CorruptionError, match="changed bytes in 1 of 5 blocks"):
+        container.spans("words", np.array([10]), np.array([3 * f.ROWS_BLOCK + 1]))  # across it
+    with pytest.raises(CorruptionError, match="changed bytes"):
+        container.verify("words")
+
+
+def test_elements_and_spans_outside_their_section_are_refused(tmp_path: Path) -> None:
+    container = opened(tmp_path, written(tmp_path, {"words": np.arange(9, dtype="<u4")}))
+    for place in (-1, 9):
+        with pytest.raises(CorruptionError, match="element"):
+            container.elements("words", "<u4", np.array([place]))
+    for start, stop in ((-1, 3), (5, 4), (0, 37)):
+        with pytest.raises(CorruptionError, match="ranges inside"):
+            container.spans("words", np.array([start]), np.array([stop]))
 
 
 def test_released_blocks_leave_resident_memory_and_read_the_same_again(tmp_path: Path) -> None:
     """Pages behind the end belong to somebody else: they are left alone."""
     data = np.random.default_rng(2).integers(0, 256, 5 * f.BLOCK // 2).astype("u1")
-    container = opened(tmp_path, written(tmp_path, {"data": data}))
+    container = opened(tmp_path, written(tmp_path, {"vectors": data}))
 
     def resident() -> int:
         """Pages of the file that this process has, in KiB."""
         maps = Path("/proc/self/smaps").read_text().split(NAME)[1]
         return int(maps.split("Rss:")[1].split()[0])
 
-    container.verify("data")
+    container.verify("vectors")
     assert resident() >= data.nbytes // 1024
-    container.release_blocks("data", 0, 2)
-    container.release_blocks("data", 2, 4)
+    container.release_blocks("vectors", 0, 2)
+    container.release_blocks("vectors", 2, 4)
     assert resident() < 64
-    np.testing.assert_array_equal(container.array("data", "u1", data.shape), data)
+    np.testing.assert_array_equal(container.array("vectors", "u1", data.shape), data)
 
 
 def test_a_hole_reads_as_zeros_takes_no_space_and_passes_its_hashes(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from vecdb.segment import ids as ids_module
 from vecdb.segment.container import Container
 from vecdb.segment.fs import Directory
 from vecdb.segment.ids import IdColumn, open_ids, row_hashes, write_ids
+from vecdb.segment.pick import SCARCE
 from vecdb.segment.writer import ContainerWriter
 
 STORE = bytes(16)
@@ -83,6 +84,33 @@ def test_texts_of_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.Mo
     ids = [f"text {i}" for i in range(20)]
     column, _ = stored(tmp_path, ids)
     check(column, ids, ["text 99"])
+
+
+def test_a_few_text_ids_of_many_are_read_alone_and_only_they_are_checked(tmp_path: Path) -> None:
+    ids = [f"text {i}" for i in range(3 * SCARCE)]
+    column, container = stored(tmp_path, ids)
+    raw = bytearray((tmp_path / container.name).read_bytes())
+    start = container.sections["ids.text"].offset + sum(map(len, ids[:9]))
+    raw[start : start + 1] = b"\xff"  # of the tenth
+    (tmp_path / "damaged").mkdir()
+    writer = ContainerWriter(
+        Directory(tmp_path / "damaged"), container.name, f.Header(f.Kind.SEGMENT, STORE, 1)
+    )
+    for name, section in container.sections.items():
+        writer.add(name, raw[section.offset :][: section.length])
+    writer.finish(container.meta)
+    crafted = Container(Directory(tmp_path / "damaged"), container.name, f.Kind.SEGMENT, STORE)
+    column = open_ids(crafted, len(ids))
+    assert column.get(np.array([150, 3, 8])).tolist() == ["text 150", "text 3", "text 8"]
+    assert column.find(np.array(["text 4", "nothing"], object)).tolist() == [4, -1]
+    for ask in (
+        lambda: column.find(np.array(["text 9"], object)),
+        lambda: column.get(np.array([9])),
+        lambda: column.get(np.arange(9)),
+        column.all,
+    ):
+        with pytest.raises(CorruptionError, match="text ids in UTF-8"):
+            ask()
 
 
 def test_row_hashes_follow_the_rows(tmp_path: Path) -> None:

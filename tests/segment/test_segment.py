@@ -16,6 +16,7 @@ from vecdb.segment import Segment, write_segment
 from vecdb.segment import format as f
 from vecdb.segment.container import Container
 from vecdb.segment.fs import Directory
+from vecdb.segment.pick import SCARCE
 
 STORE = bytes(16)
 NAME = "seg-00000001.vdb"
@@ -122,16 +123,17 @@ def test_a_column_younger_than_the_file_is_null(tmp_path: Path) -> None:
 
 def test_taken_text_is_checked_row_by_row_and_whole_columns_as_a_whole(tmp_path: Path) -> None:
     schema = Schema(dim=4, metric="l2", columns=pa.schema([("text", pa.string())]))
-    texts = pa.array([b"good", b"\xff\xfe", None, b"gr\xc3\xbcn"], pa.binary())
-    crafted = pa.Array.from_buffers(pa.string(), 4, texts.buffers())
+    rows = 4 * SCARCE
+    texts = pa.array([b"good", b"\xff\xfe", None, b"gr\xc3\xbcn"] * SCARCE, pa.binary())
+    crafted = pa.Array.from_buffers(pa.string(), rows, texts.buffers())
     directory = Directory(tmp_path)
     info = write_segment(
-        directory, NAME, f.Header(f.Kind.SEGMENT, STORE, 1), schema, 4,
-        vectors=[np.ones((4, 4), np.float32)], ids=np.arange(4), column=lambda name: crafted,
+        directory, NAME, f.Header(f.Kind.SEGMENT, STORE, 1), schema, rows,
+        vectors=[np.ones((rows, 4), np.float32)], ids=np.arange(rows), column=lambda name: crafted,
     )  # fmt: skip
-    segment = Segment(Container(directory, NAME, f.Kind.SEGMENT, STORE, info), schema, 4)
-    assert segment.take("text", pa.array([3, 0, 2])).to_pylist() == ["grün", "good", None]
-    with pytest.raises(CorruptionError, match="text"):
-        segment.take("text", pa.array([0, 1]))
+    segment = Segment(Container(directory, NAME, f.Kind.SEGMENT, STORE, info), schema, rows)
+    assert segment.take("text", np.array([3, 0, 2])).to_pylist() == ["grün", "good", None]
+    with pytest.raises(CorruptionError, match="UTF8"):
+        segment.take("text", np.array([0, 1]))
     with pytest.raises(CorruptionError, match="text"):
         segment.column("text")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vecdb.errors import ArgumentError, SchemaError, describe
+from vecdb.segment.columns import numbers
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -31,8 +32,10 @@ def columns_of(select: Select, schema: Schema, default: Sequence[str]) -> list[s
         return list(default)
     if isinstance(select, str):
         select = known if select == "*" else [select]
-    names = [name for name in dict.fromkeys(select) if name != "id"]
-    for name in names:
+    elif not isinstance(select, Iterable):
+        select = [select]
+    wanted = [name for name in select if name != "id"]
+    for name in wanted:
         if name not in known and name != "vector":
             raise SchemaError(
                 describe(
@@ -42,7 +45,7 @@ def columns_of(select: Select, schema: Schema, default: Sequence[str]) -> list[s
                     fix='leave it out, or select="*" for all',
                 )
             )
-    return names
+    return list(dict.fromkeys(wanted))
 
 
 def bitmap_rows(bitmap: npt.NDArray[np.uint8] | None, rows: int) -> npt.NDArray[np.int64]:
@@ -75,8 +78,7 @@ def gather(
         return table
     inverse = np.empty(len(order), np.int64)
     inverse[order] = np.arange(len(order))
-    order_back: Any = _numbers(inverse)
-    return table.take(order_back)
+    return table.take(numbers(inverse))
 
 
 def ids(
@@ -155,7 +157,7 @@ def _take(
         if name == "vector":
             arrays.append(_vectors(data.vectors[rows]))
         else:
-            arrays.append(data.take(name, _numbers(rows)))
+            arrays.append(data.take(name, rows))
     return pa.Table.from_arrays(arrays, schema=_table_schema(snapshot.schema, names))
 
 
@@ -174,20 +176,10 @@ def _table_schema(schema: Schema, names: Sequence[str]) -> pa.Schema:
     return pa.schema(fields)
 
 
-def _numbers(values: npt.NDArray[Any]) -> Any:
-    """int64 or float32 as Arrow, zero-copy. `pa.array` would import pandas where it is installed,
-    half a second, to see whether the values are a Series."""
-    import pyarrow as pa
-
-    kind = pa.float32() if values.dtype == np.float32 else pa.int64()
-    buffer = pa.py_buffer(np.ascontiguousarray(values).data)
-    return pa.Array.from_buffers(kind, len(values), [None, buffer])
-
-
 def _ids(ids: npt.NDArray[Any]) -> Any:
     import pyarrow as pa
 
-    return pa.array(ids, pa.string()) if ids.dtype == object else _numbers(ids)
+    return pa.array(ids, pa.string()) if ids.dtype == object else numbers(ids)
 
 
 def _vectors(vectors: npt.NDArray[Any]) -> Any:
@@ -195,7 +187,7 @@ def _vectors(vectors: npt.NDArray[Any]) -> Any:
     import pyarrow as pa
 
     flat = np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1)
-    return pa.FixedSizeListArray.from_arrays(_numbers(flat), vectors.shape[1])
+    return pa.FixedSizeListArray.from_arrays(numbers(flat), vectors.shape[1])
 
 
 def check_count(name: str, value: object, *, low: int) -> int:

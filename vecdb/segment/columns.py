@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vecdb.schema import type_name
+from vecdb.segment.pick import SCARCE, pick_column
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
     from vecdb.segment.container import Container
     from vecdb.segment.writer import ContainerWriter
 
-__all__ = ["ZONE_ROWS", "BlockStats", "nulls", "open_column", "open_stats", "write_column"]
+__all__ = [
+    "ZONE_ROWS",
+    "BlockStats",
+    "nulls",
+    "numbers",
+    "open_column",
+    "open_stats",
+    "take",
+    "write_column",
+]
 
 ZONE_ROWS = 4096
 
@@ -56,6 +66,16 @@ def nulls(rows: int, kind: Any) -> pa.Array[Any]:
     return column
 
 
+def numbers(values: npt.NDArray[Any]) -> pa.Array[Any]:
+    """int64 or float32 as Arrow, zero-copy. `pa.array` would import pandas where it is installed,
+    half a second, to see whether the values are a Series."""
+    import pyarrow as pa
+
+    kind = pa.float32() if values.dtype == np.float32 else pa.int64()
+    buffer = pa.py_buffer(np.ascontiguousarray(values).data)
+    return pa.Array.from_buffers(kind, len(values), [None, buffer])
+
+
 def write_column(writer: ContainerWriter, index: int, column: Any) -> list[Any]:
     """Write one column and its zone maps; returns its entry of the segment's meta.
 
@@ -80,17 +100,12 @@ def write_column(writer: ContainerWriter, index: int, column: Any) -> list[Any]:
     return [type_name(column.type), child]
 
 
-def open_column(
-    container: Container, index: int, kind: pa.DataType, rows: int, *, utf8: bool = True
-) -> pa.Array[Any]:
-    """Column number `index` over the mapped file, hashed and validated; without `utf8` the bytes
-    of text are left to who takes some of them, the offsets are not."""
+def open_column(container: Container, index: int, kind: pa.DataType, rows: int) -> pa.Array[Any]:
+    """Column number `index` over the mapped file, hashed and validated."""
     import pyarrow as pa
 
-    entry = container.meta["columns"][index]
+    entry = _entry(container, index, kind)
     child = entry[2]
-    if entry[1] != type_name(kind) or not isinstance(child, int) or child < 0:
-        raise container.damaged(f"column {entry[0]!r} of type {kind}", str(entry[1:])[:80])
 
     def buffers(start: int, stop: int) -> list[pa.Buffer | None]:
         names = [f"c{index}.{number}" for number in range(start, stop)]
@@ -102,10 +117,27 @@ def open_column(
             inner = _array(kind.value_type, child, buffers(2, 2 + width))
             column = _array(kind, rows, buffers(0, 2), [inner])
         else:
-            column = _array(kind, rows, buffers(0, 3 if _is_text(kind) else 2), utf8=utf8)
+            column = _array(kind, rows, buffers(0, 3 if _is_text(kind) else 2))
     except (pa.ArrowException, ValueError) as error:
         raise container.damaged(f"column {entry[0]!r} of {rows} rows", str(error)[:200]) from None
     return column
+
+
+def take(
+    container: Container,
+    index: int,
+    kind: pa.DataType,
+    rows: int,
+    wanted: npt.NDArray[np.int64],
+) -> pa.Array[Any] | None:
+    """The values of a few rows, hashed and validated alone; None where the column had better be
+    opened whole: lists, and many rows."""
+    import pyarrow as pa
+
+    if pa.types.is_list(kind) or len(wanted) * SCARCE > rows:
+        return None
+    _entry(container, index, kind)
+    return pick_column(container, f"c{index}", kind, wanted)
 
 
 def open_stats(container: Container, index: int, kind: pa.DataType, rows: int) -> BlockStats | None:
@@ -126,8 +158,6 @@ def _array(
     rows: int,
     buffers: list[Any],
     children: list[Any] | None = None,
-    *,
-    utf8: bool = True,
 ) -> pa.Array[Any]:
     """from_buffers, with the sizes that validation itself relies on checked before."""
     import pyarrow as pa
@@ -138,11 +168,16 @@ def _array(
     if rows and any(buffer is None for buffer in buffers[1:]):
         raise ValueError("a buffer is missing")
     array = pa.Array.from_buffers(kind, rows, buffers, children=children)
-    if utf8 or not pa.types.is_string(kind):
-        array.validate(full=True)
-    else:
-        pa.Array.from_buffers(pa.binary(), rows, buffers).validate(full=True)
+    array.validate(full=True)
     return array
+
+
+def _entry(container: Container, index: int, kind: pa.DataType) -> list[Any]:
+    """What the segment's meta says of a column: its name, type, and length of the list's values."""
+    entry: list[Any] = container.meta["columns"][index]
+    if entry[1] != type_name(kind) or not isinstance(entry[2], int) or entry[2] < 0:
+        raise container.damaged(f"column {entry[0]!r} of type {kind}", str(entry[1:])[:80])
+    return entry
 
 
 def _extents(buffers: list[Any], kind: pa.DataType, rows: int) -> list[int]:

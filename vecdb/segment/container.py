@@ -47,6 +47,7 @@ class Container:
         expected: f.FileInfo | None = None,
     ) -> None:
         self._folder = directory.path
+        self.kind = kind
         self.name = name
         self.mapping, header, end = directory.map(
             name, f.HEADER.size, f.PAGE, keep=kind == f.Kind.SEGMENT
@@ -87,6 +88,7 @@ class Container:
             raise self.damaged("the footer that was written", "a different footer hash")
         self.info = f.FileInfo(self.id, length, digest)
         self._verified: set[str] = set()
+        self._known: dict[str, npt.NDArray[np.bool_]] = {}  # blocks hashed of sections that are not
 
     @property
     def path(self) -> Path:
@@ -112,7 +114,8 @@ class Container:
                 name = raw.rstrip(b"\0").decode("ascii")
             except UnicodeDecodeError:
                 raise self.damaged("ASCII section names", raw) from None
-            section = f.Section(name, offset, length, hashes, digest)
+            size = f.block_size(self.kind, name)
+            section = f.Section(name, offset, length, hashes, digest, size)
             inside = end <= offset and offset + length <= self._footer_offset
             hashed = end <= hashes and hashes + 8 * section.blocks <= hashes_end and hashes % 8 == 0
             if not inside or not hashed or offset % f.ALIGN or name in found:
@@ -152,6 +155,39 @@ class Container:
         self.verify(name)
         return self.mapping.buffer(section.offset, section.length)
 
+    def length_of(self, name: str) -> int:
+        """Bytes of a section."""
+        return self._section(name).length
+
+    def elements(self, name: str, dtype: Any, places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """A copy of the elements at these places of a section of `dtype` (1, 2, 4 or 8 bytes); the
+        blocks that they lie in are hashed before."""
+        section = self._section(name)
+        size = np.dtype(dtype).itemsize
+        count = section.length // size
+        if len(places) and not 0 <= int(places.min()) <= int(places.max()) < count:
+            raise self.damaged(f"element {int(places.max())} in {name!r}", f"{count} of them")
+        self._verify_blocks_of(name, places * size // section.block)
+        found: npt.NDArray[Any] = self.mapping.array(section.offset, dtype, (count,))[places]
+        return found
+
+    def spans(
+        self, name: str, starts: npt.NDArray[np.int32], stops: npt.NDArray[np.int32]
+    ) -> list[memoryview]:
+        """Ranges of bytes of a section, each in place; the blocks that they touch are hashed
+        before."""
+        section = self._section(name)
+        if np.any((starts < 0) | (starts > stops) | (stops > section.length)):
+            raise self.damaged(f"ranges inside the {section.length} bytes of {name!r}", "others")
+        first, last = starts // section.block, np.maximum(stops - 1, starts) // section.block
+        long = np.flatnonzero(last - first > 1)
+        inner = [np.arange(first[i] + 1, last[i]) for i in long.tolist()]
+        # an empty range may stand at the very end, behind the last block
+        touched = np.concatenate([first, last, *inner])
+        self._verify_blocks_of(name, touched[touched < section.blocks])
+        data = self.mapping.array(section.offset, np.uint8, (section.length,)).data
+        return [data[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+
     def verify(self, name: str) -> None:
         """Hash a section, once; raises CorruptionError when a byte has changed."""
         if name in self._verified:
@@ -166,35 +202,56 @@ class Container:
 
     def verify_blocks(self, name: str, start: int, stop: int) -> None:
         """Hash some blocks of a section; raises CorruptionError when a byte has changed."""
-        bad = self.bad_blocks(name, start, stop)
+        self._refuse_changed(name, range(start, stop))
+
+    def _refuse_changed(self, name: str, blocks: Any) -> None:
+        bad = self.bad_blocks(name, blocks)
         if bad:
             section = self._section(name)
-            first = section.offset + bad[0] * f.BLOCK
+            first = section.offset + bad[0] * section.block
             raise self.damaged(
                 f"section {name!r} as it was written",
                 f"changed bytes in {len(bad)} of {section.blocks} blocks, the first at {first}",
             )
 
+    def _verify_blocks_of(self, name: str, blocks: npt.NDArray[Any]) -> None:
+        """Hash those of these blocks, in any order and repeated, that were not hashed yet."""
+        if name in self._verified:
+            return
+        known = self._known.get(name)
+        if known is None:
+            known = self._known[name] = np.zeros(self._section(name).blocks, np.bool_)
+        wanted = np.zeros(len(known), np.bool_)
+        wanted[blocks] = True
+        self._refuse_changed(name, np.flatnonzero(wanted & ~known))
+        known |= wanted
+
     def release_blocks(self, name: str, start: int, stop: int) -> None:
         """Blocks that were hashed need not stay in this process's resident memory."""
-        offset = self._section(name).offset
-        self.mapping.release(offset + start * f.BLOCK, (stop - start) * f.BLOCK)
-
-    def bad_blocks(self, name: str, start: int = 0, stop: int | None = None) -> list[int]:
-        """Numbers of the blocks, of all or some, whose bytes have changed; all of them when their
-        hashes have."""
         section = self._section(name)
+        length = (stop - start) * section.block
+        self.mapping.release(section.offset + start * section.block, length)
+
+    def bad_blocks(self, name: str, blocks: Any = None) -> list[int]:
+        """Numbers of the blocks, of all or of these (ascending), whose bytes have changed; all of
+        them when their hashes have."""
+        section = self._section(name)
+        wanted = np.arange(section.blocks) if blocks is None else np.asarray(blocks, np.int64)
         try:
             stored = self.block_hashes(name)
         except CorruptionError:
-            return list(range(start, stop or max(section.blocks, 1)))
+            return wanted.tolist() or [0]
         data = self.mapping.array(section.offset, np.uint8, (section.length,)).data
+        size, digest = section.block, xxhash.xxh3_64_intdigest
         bad = []
-        for block, digest in enumerate(stored[start:stop].tolist(), start):
-            piece = data[block * f.BLOCK : (block + 1) * f.BLOCK]
-            self.mapping.will_need(section.offset + block * f.BLOCK, len(piece))
-            if xxhash.xxh3_64_intdigest(piece) != digest:
-                bad.append(block)
+        for some in np.split(wanted, np.flatnonzero(np.diff(wanted * size // f.BLOCK)) + 1):
+            if len(some) * size > f.BLOCK // 4:  # a MiB of which much is wanted is read at once
+                start = int(some[0]) * size
+                length = min((int(some[-1]) + 1) * size, section.length) - start
+                self.mapping.will_need(section.offset + start, length)
+            for block, expected in zip(some.tolist(), stored[some].tolist(), strict=True):
+                if digest(data[block * size : (block + 1) * size]) != expected:
+                    bad.append(block)
         return bad
 
     def block_hashes(self, name: str) -> npt.NDArray[np.uint64]:
@@ -213,6 +270,7 @@ class Container:
         except CorruptionError as error:
             return [str(error)]
         self._verified.clear()
+        self._known.clear()
         for name in names:
             try:
                 self.verify(name)

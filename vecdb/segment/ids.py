@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import xxhash
 
+from vecdb.segment.columns import numbers
+from vecdb.segment.pick import SCARCE, pick_texts
+
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from vecdb.segment.container import Container
     from vecdb.segment.writer import ContainerWriter
 
-__all__ = ["IdColumn", "open_ids", "row_hashes", "write_ids"]
+__all__ = ["IdColumn", "TextIds", "open_ids", "row_hashes", "write_ids"]
 
 
 class IdColumn(Protocol):
@@ -112,23 +115,34 @@ class TextIds:
 
     def __init__(
         self,
-        texts: pa.StringArray,
+        container: Container,
+        rows: int,
         hashes: npt.NDArray[np.uint64],
         order: npt.NDArray[np.uint32],
     ) -> None:
-        self._texts = texts
+        self._container = container
+        self._rows = rows
+        self._texts: pa.StringArray | None = None  # all of them, once somebody has asked
         self.hashes = hashes
         self.order = order
 
     def __len__(self) -> int:
-        return len(self._texts)
+        return self._rows
 
     def get(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        found: npt.NDArray[Any] = self._texts.take(_arrow(rows)).to_numpy(zero_copy_only=False)
+        import pyarrow as pa
+
+        if self._texts is None and len(rows) * SCARCE <= self._rows:
+            offsets, data = pick_texts(self._container, "ids.offsets", "ids.text", rows)
+            buffers = pa.py_buffer(offsets.data), pa.py_buffer(data)
+            texts = _valid(self._container, pa.StringArray.from_buffers(len(rows), *buffers))
+        else:
+            texts = self.all().take(numbers(rows))
+        found: npt.NDArray[Any] = texts.to_numpy(zero_copy_only=False)
         return found
 
     def find(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        if len(self._texts) == 0:
+        if self._rows == 0:
             return np.full(len(ids), -1, np.int64)
         wanted = hash_texts(ids)
         place = np.minimum(np.searchsorted(self.hashes, wanted), len(self.hashes) - 1)
@@ -142,12 +156,18 @@ class TextIds:
         return rows
 
     def all(self) -> pa.StringArray:
+        if self._texts is None:
+            import pyarrow as pa
+
+            offsets, text = map(self._container.buffer, ("ids.offsets", "ids.text"))
+            texts = pa.StringArray.from_buffers(self._rows, offsets, text)
+            self._texts = _valid(self._container, texts)
         return self._texts
 
     def _walk(self, place: int, digest: np.uint64, text: str) -> int:
         while place < len(self.hashes) and self.hashes[place] == digest:
             row = int(self.order[place])
-            if self._texts[row].as_py() == text:
+            if self.get(np.array([row]))[0] == text:
                 return row
             place += 1
         return -1
@@ -223,18 +243,21 @@ def open_ids(container: Container, rows: int) -> IdColumn:
 
 
 def _open_texts(container: Container, rows: int, length: Any) -> TextIds:
+    offsets, text = container.length_of("ids.offsets"), container.length_of("ids.text")
+    if offsets != 4 * (rows + 1) or text != length:
+        raise container.damaged(f"{rows} text ids", f"{offsets} bytes of offsets")
+    hashes = container.array("ids.hashes", "<u8", (rows,))
+    return TextIds(container, rows, hashes, _order(container, rows))
+
+
+def _valid(container: Container, texts: pa.StringArray) -> pa.StringArray:
     import pyarrow as pa
 
-    offsets = container.buffer("ids.offsets")
-    text = container.buffer("ids.text")
-    if offsets.size != 4 * (rows + 1) or text.size != length:
-        raise container.damaged(f"{rows} text ids", f"{offsets.size} bytes of offsets")
-    texts = pa.StringArray.from_buffers(rows, offsets, text)
     try:
         texts.validate(full=True)
     except pa.ArrowInvalid as error:
         raise container.damaged("text ids in UTF-8", error) from None
-    return TextIds(texts, container.array("ids.hashes", "<u8", (rows,)), _order(container, rows))
+    return texts
 
 
 def _order(container: Container, rows: int) -> npt.NDArray[np.uint32]:
@@ -242,9 +265,3 @@ def _order(container: Container, rows: int) -> npt.NDArray[np.uint32]:
     if rows and int(order.max()) >= rows:
         raise container.damaged(f"row numbers below {rows}", int(order.max()))
     return order
-
-
-def _arrow(rows: npt.NDArray[np.int64]) -> Any:
-    import pyarrow as pa
-
-    return pa.array(rows)

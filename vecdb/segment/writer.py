@@ -35,7 +35,8 @@ class ContainerWriter:
         self._sections: list[f.Section] = []
         self._hashes: list[list[int]] = []
         self._block = xxhash.xxh3_64()
-        self._filled = 0  # bytes in the current block
+        self._size = f.BLOCK  # bytes of a block of the current section
+        self._filled = 0  # of the current block
         self._file = directory.create(name)
         self._pending = bytearray(header.pack())  # small pieces on their way to the file
         self._length = len(self._pending)
@@ -51,7 +52,8 @@ class ContainerWriter:
             raise ValueError(f"section name {name!r} is longer than {f.MAX_NAME} bytes")
         self._end_section()
         self._pad(align)
-        self._sections.append(f.Section(name, self._length, 0, 0, 0))
+        self._size = f.block_size(self._header.kind, name)
+        self._sections.append(f.Section(name, self._length, 0, 0, 0, self._size))
         self._hashes.append([])
 
     def write(self, data: Any) -> None:
@@ -73,10 +75,10 @@ class ContainerWriter:
 
     def skip(self, length: int) -> None:
         """Append zeros to the current section as a hole in the file."""
-        head = min(length, (f.BLOCK - self._filled) % f.BLOCK)
+        head = min(length, -self._filled % self._size)
         self._hash(memoryview(bytes(head)))
-        whole, rest = divmod(length - head, f.BLOCK)
-        self._hashes[-1].extend([f.ZERO_BLOCK_HASH] * whole)
+        whole, rest = divmod(length - head, self._size)
+        self._hashes[-1].extend([f.ZERO_BLOCK_HASH[self._size]] * whole)
         self._hash(memoryview(bytes(rest)))
         self._flush()
         self._file.skip(length)
@@ -114,13 +116,13 @@ class ContainerWriter:
     def _hash(self, view: memoryview) -> None:
         position = 0
         while position < len(view):
-            piece = view[position : position + f.BLOCK - self._filled]
-            if len(piece) == f.BLOCK:
+            piece = view[position : position + self._size - self._filled]
+            if len(piece) == self._size:
                 self._hashes[-1].append(xxhash.xxh3_64_intdigest(piece))
             else:
                 self._block.update(piece)
                 self._filled += len(piece)
-                if self._filled == f.BLOCK:
+                if self._filled == self._size:
                     self._end_block()
             position += len(piece)
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from vecdb import kernels
 from vecdb.segment import bitmap
-from vecdb.segment.columns import nulls
+from vecdb.segment.columns import nulls, numbers
 from vecdb.store.snapshot import Part
 
 if TYPE_CHECKING:
@@ -302,9 +302,9 @@ class MemtableView:
             column = self._columns[name] = self._memtable.column(name, self.rows, kind)
         return column
 
-    def take(self, name: str, rows: Any) -> pa.Array[Any]:
+    def take(self, name: str, rows: npt.NDArray[np.int64]) -> pa.Array[Any]:
         """Values of some rows, as :meth:`vecdb.segment.Segment.take`."""
-        taken: pa.Array[Any] = self.column(name).take(rows)
+        taken: pa.Array[Any] = self.column(name).take(numbers(rows))
         return taken
 
     def checked_vectors(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:

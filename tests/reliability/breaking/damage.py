@@ -15,7 +15,7 @@ from typing import Any
 import xxhash
 
 HEADER, TAIL, ROW = 64, struct.Struct("<QIIQ24xQ8s"), struct.Struct("<32sQQQQ")
-BLOCK = 1 << 20
+BLOCK, ROWS_BLOCK = 1 << 20, 16 << 10
 WAL_HEAD, RECORD = struct.Struct("<8sI4x16sQQQ"), struct.Struct("<IIQB7x")
 
 
@@ -66,8 +66,9 @@ class Container:
             rows.append([name.encode(), len(body), len(data), 0, 0])
             body += data
         body += bytes(-len(body) % 8)
-        for row, data in zip(rows, self.sections.values(), strict=True):
-            blocks = [data[i : i + BLOCK] for i in range(0, len(data), BLOCK)]
+        for row, (name, data) in zip(rows, self.sections.items(), strict=True):
+            size = BLOCK if name == "vectors" or self.path.stem[:3] != "seg" else ROWS_BLOCK
+            blocks = [data[i : i + size] for i in range(0, len(data), size)]
             hashes = b"".join(struct.pack("<Q", xxhash.xxh3_64_intdigest(b)) for b in blocks)
             row[3:] = [len(body), xxhash.xxh3_64_intdigest(hashes)]
             body += hashes
