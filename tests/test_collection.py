@@ -461,6 +461,29 @@ def test_the_state_is_explicit_and_observers_hear_of_it(path: Path) -> None:
     col.close()
     assert heard == ["closing", "closed"]
     stop()
+    stop()
+
+
+def test_an_observer_that_fails_does_not_keep_the_collection_from_closing(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    col = vecdb.create(path, dim=4)
+    heard: list[str] = []
+
+    def fail(state: str) -> None:
+        raise RuntimeError(state)
+
+    col.subscribe(fail)
+    col.subscribe(heard.append)
+    col.close()
+    assert (col.state, heard) == ("closed", ["closing", "closed"])
+    assert "an observer of" in caplog.text
+    vecdb.open(path, "w").close()  # the lock is free
+
+
+def test_an_observer_that_cannot_be_called_is_refused(col: vecdb.Collection) -> None:
+    with pytest.raises(vecdb.ArgumentError, match="a function of one argument"):
+        col.subscribe("print")  # type: ignore[arg-type]
 
 
 def test_fifty_single_adds_leave_a_handful_of_files(path: Path) -> None:

@@ -205,6 +205,11 @@ def _is_one_good_row(data: Any, shape: tuple[int, ...]) -> bool:
 def _float_array(data: Any, subject: str) -> npt.NDArray[Any]:
     if _is_arrow(data):
         data = _from_arrow(data, subject)
+    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+        raise SchemaError(
+            describe(subject, expected="a value everywhere", got="a masked array with gaps",
+                     fix="drop the masked rows, or fill them")
+        )  # fmt: skip
     try:
         array = np.asarray(data)
     except (ValueError, TypeError) as error:
@@ -220,7 +225,8 @@ def _float_array(data: Any, subject: str) -> npt.NDArray[Any]:
     if array.dtype not in (np.float16, np.float32, np.float64):
         raise SchemaError(
             describe(subject, expected="float32, float64 or float16", got=f"dtype {array.dtype}",
-                     fix=f"convert: {subject}.astype('float32')")
+                     fix=f"convert: np.stack({subject}).astype('float32')"
+                     if array.dtype == object else f"convert: {subject}.astype('float32')")
         )  # fmt: skip
     return array
 
@@ -249,7 +255,7 @@ def _from_arrow(data: Any, subject: str) -> Any:
 
 
 def _string_ids(data: Any, subject: str) -> npt.NDArray[Any]:
-    if isinstance(data, str):
+    if isinstance(data, str) or not hasattr(data, "__iter__"):
         data = [data]
     values = data.to_pylist() if _is_arrow(data) else list(data)
     for position, value in enumerate(values):

@@ -310,7 +310,10 @@ class Collection(Reading):
         return self._store.state
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        """Call ``callback(state)`` at every change of :attr:`state`; returns the way to stop."""
+        """Call ``callback(state)`` at every change of :attr:`state`; returns the way to stop.
+
+        An error in a callback is logged and changes nothing.
+        """
         return self._store.subscribe(callback)
 
     def close(self) -> None:
@@ -349,6 +352,7 @@ class Collection(Reading):
         return self._store.mode
 
     def __enter__(self) -> Self:
+        _ = self._store.snapshot  # raises ClosedError
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -408,7 +412,7 @@ class Collection(Reading):
 
 
 def _path(path: str | os.PathLike[str]) -> str:
-    found = os.fspath(path)
+    found = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(found, str) or not found or "\0" in found:
         raise ArgumentError(
             describe("path", expected="the path of a folder", got=repr(path), fix="pass a str")

@@ -215,6 +215,8 @@ def _cast(array: pa.Array[Any], field: pa.Field[Any]) -> pa.Array[Any]:
             or (from_text and not (to_text or pa.types.is_timestamp(field.type)))
         ):
             raise pa.ArrowInvalid(f"{array.type} values")
+        if isinstance(array, pa.DictionaryArray):  # Arrow decodes none of string views
+            return array.dictionary.cast(field.type).take(array.indices)
         return array.cast(field.type)
     except (pa.ArrowException, SchemaError) as error:
         raise SchemaError(

@@ -364,13 +364,15 @@ class Reading:
         pyarrow.RecordBatch
             Columns ``id`` and the selected ones; at least one batch, empty for an empty store.
         """
+        import pyarrow as pa
+
         snapshot = self._store.snapshot
         names = gather.columns_of(select, snapshot.schema, [*_metadata(snapshot), "vector"])
         live = [part.live for part in snapshot.parts]
         for start in range(0, max(snapshot.rows, 1), gather.check_count("size", size, low=1)):
             table = gather.page(snapshot, live, names, size, start)
             yield from table.combine_chunks().to_batches() or [
-                gather.empty_table(snapshot.schema, names).to_batches()[0]
+                pa.RecordBatch.from_pylist([], schema=table.schema)
             ]
 
     @property

@@ -186,11 +186,12 @@ def columns_from(spec: Any) -> pa.Schema:
 
 def check_name(name: object) -> None:
     """Refuse a column name that is reserved, empty, too long or not printable text."""
-    if not isinstance(name, str) or not name or len(name) > MAX_NAME or not name.isprintable():
+    usable = isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable()
+    if not usable or "/" in str(name):  # columns travel as file and path names elsewhere
         raise SchemaError(
             describe(
                 "column name",
-                expected=f"printable text of 1 to {MAX_NAME} characters",
+                expected=f"printable text of 1 to {MAX_NAME} characters without a slash",
                 got=repr(name)[:300],
                 fix="rename the column",
             )

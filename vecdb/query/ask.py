@@ -151,9 +151,8 @@ def _later(
 def _radius(radius: float | None) -> float:
     if radius is None:
         return float("inf")
-    if isinstance(radius, bool) or not isinstance(radius, (int, float, np.number)):
-        radius = float("nan")
-    if np.isnan(radius):
+    number = isinstance(radius, (int, float, np.number)) and not isinstance(radius, bool)
+    if not number or np.isnan(radius):
         raise ArgumentError(
             describe("radius", expected="a distance", got=repr(radius),
                      fix="pass the greatest distance that a hit may have")

@@ -95,6 +95,8 @@ def measure(
         as no hit of its own.
     """
     k = request.k
+    if not len(request.queries):  # an empty collection, or a filter that nothing passes
+        return Recall(1.0, 0.0, 1.0, k, 0, 1.0, 0.0, 0.0, 0.0, itself is not None)
     wider = dataclasses.replace(request, k=k + 1) if itself is not None else request
     exactly = dataclasses.replace(wider, exact=True)
     found = _without_itself(search(snapshot, wider, workers), itself, k)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vecdb.errors import (
+    ArgumentError,
     ClosedError,
     CorruptionError,
     NotFoundError,
@@ -47,6 +50,8 @@ if TYPE_CHECKING:
     from vecdb.workers import Workers
 
 __all__ = ["State", "Store"]
+
+_log = logging.getLogger("vecdb")
 
 Sync = Literal["full", "os"]
 State = Literal["created", "recovering", "running", "closing", "closed", "poisoned"]
@@ -325,9 +330,22 @@ class Store:
     # -- life ----------------------------------------------------------------------------------
 
     def subscribe(self, callback: Callable[[State], None]) -> Callable[[], None]:
-        """Call `callback(state)` at each change of :attr:`state`; returns what ends that."""
+        """Call `callback(state)` at each change of :attr:`state`; returns what ends that.
+
+        An error of a callback is logged: it must not stop a close half-way.
+        """
+        if not callable(callback):
+            raise ArgumentError(
+                describe("subscribe", expected="a function of one argument",
+                         got=repr(callback)[:100], fix="pass print, for a start")
+            )  # fmt: skip
         self._observers.append(callback)
-        return lambda: self._observers.remove(callback)
+
+        def end() -> None:
+            with contextlib.suppress(ValueError):  # ended before
+                self._observers.remove(callback)
+
+        return end
 
     def close(self) -> None:
         """Flush and let go of the files; views that were handed out stay valid. Twice is fine."""
@@ -393,8 +411,11 @@ class Store:
 
     def _become(self, state: State) -> None:
         self.state = state
-        for observer in list(self._observers):
-            observer(state)
+        for callback in list(self._observers):
+            try:
+                callback(state)
+            except Exception:
+                _log.exception("an observer of %s failed", self.path)
 
     def _on_failure(self, error: BaseException) -> None:
         if self.state == "running":
