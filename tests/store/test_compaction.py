@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -120,8 +121,6 @@ def test_segments_that_vanish_during_their_merge_stay_gone(
 
 
 def test_a_segment_that_loses_a_fifth_of_its_rows_is_rewritten_in_the_background(lab: Any) -> None:
-    import time
-
     store = lab.create()
     store.append(lab.batch(range(1000)))
     store.flush()
@@ -132,6 +131,40 @@ def test_a_segment_that_loses_a_fifth_of_its_rows_is_rewritten_in_the_background
         time.sleep(0.02)
     assert store.stats()["tombstones"] == 0
     assert lab.contents(store) == expected
+    store.close()
+
+
+def test_replacing_every_row_is_one_commit_which_drops_what_was_replaced(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "_SOON", 60.0)
+    store = lab.create()
+    store.append(lab.batch(range(200)))
+    store.flush()
+    before = store.snapshot.generation
+    for version in range(1, 21):
+        store.append(lab.batch(range(200), shift=version), replace=True)
+        time.sleep(0.03)  # the background looks at the segments and leaves them alone
+        store.flush()
+        assert store.snapshot.generation == before + version
+        assert len(lab.files("seg-")) == 1
+    assert lab.contents(store)[7] == (27.0, "7 20")
+    store.close()
+
+
+def test_a_segment_without_a_live_row_goes_in_the_background_when_no_commit_comes(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "_SOON", 0.1)
+    store = lab.create()
+    store.append(lab.batch(range(compaction.INDEX_ROWS)))  # would get a graph, were it not dead
+    store.flush()
+    store.delete(np.arange(compaction.INDEX_ROWS))
+    deadline = time.monotonic() + 20
+    while lab.files("seg-") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert lab.files("seg-") == lab.files("idx-") == []
+    assert len(store.snapshot.parts) == 0
     store.close()
 
 
