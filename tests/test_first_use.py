@@ -48,11 +48,14 @@ def test_nothing_of_the_kernel_cache_lands_in_a_store(tmp_path: Path) -> None:
 
 def test_a_forked_child_searches_while_the_parent_compiles(tmp_path: Path) -> None:
     script = """
-import os, warnings, numpy as np, vecdb
+import os, time, warnings, numpy as np, vecdb
+from vecdb import kernels
 warnings.simplefilter("ignore")
 rows = np.eye(8, dtype=np.float32)
 col = vecdb.create({path!r}, dim=8)
 col.add(rows)
+while not kernels._gate.compiling:
+    time.sleep(0.01)
 child = os.fork()
 if child == 0:
     hits = col.search(rows[3], k=1)

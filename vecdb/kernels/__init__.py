@@ -20,6 +20,7 @@ from pathlib import Path
 __all__ = ["cpu_features", "ready", "start_background", "warmup"]
 
 _log = logging.getLogger("vecdb")
+_HEAD_START = 0.1  # seconds for a first search alone: importing numba doubled its time, by the GIL
 # numpy.ma: numba asks for it, 10 ms, when it first meets a read-only array, as mapped ones are
 _MODULES = ("numpy.ma", "vecdb.kernels.scan", "vecdb.graph")
 
@@ -111,6 +112,7 @@ def _compile() -> None:
 
 
 def _compile_quietly() -> None:
+    time.sleep(_HEAD_START)
     try:
         _compile()
     except Exception:
