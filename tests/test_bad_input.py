@@ -115,3 +115,44 @@ def test_a_polars_categorical_is_taken_as_text(col: vecdb.Collection) -> None:
         ROWS, metadata=pl.DataFrame({"lang": pl.Series(["x", "y", None]).cast(pl.Categorical)})
     )
     assert col.get(ids)["lang"].to_pylist() == ["x", "y", None]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        3,
+        -1,
+        np.int32(2),
+        slice(1, 8),
+        slice(None, None, -2),
+        [0, -1, 4],
+        [],
+        np.arange(11) % 3 == 0,
+        (3, 1),
+        (-2, slice(1, 3)),
+        (slice(2, 9), 0),
+        (slice(2, 9), [3, 1]),
+        (slice(None), slice(None, 2)),
+        ([5, 1, 0], slice(1, 3)),
+        ([5, 1, 0], [3, 0, 3]),
+        ([5, 1, 0], 2),
+        (slice(0, 4),),
+    ],
+)
+def test_col_vectors_is_indexed_like_an_array(col: vecdb.Collection, key: Any) -> None:
+    rows = np.random.default_rng(1).standard_normal((12, 4), dtype=np.float32)
+    col.add(rows[:6])
+    col.flush()
+    col.add(rows[6:])
+    col.delete([8])
+    kept = np.delete(rows, 8, axis=0)
+    np.testing.assert_array_equal(col.vectors[key], kept[key])
+
+
+@pytest.mark.parametrize(
+    "key", [3, -4, [3], [True, False], [0.5], [[0, 1]], "a", None, 1.5, (0, 0, 0), (0, 9), {0}]
+)
+def test_an_index_that_fits_no_row_is_an_index_error(col: vecdb.Collection, key: Any) -> None:
+    col.add(ROWS)
+    with pytest.raises(IndexError):
+        col.vectors[key]

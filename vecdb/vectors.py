@@ -54,20 +54,40 @@ class Vectors:
         """One array per part: a view, or a copy where rows were deleted."""
         return [self._slice(i, 0, part.live_rows) for i, part in enumerate(self._parts)]
 
-    def __getitem__(self, key: int | slice | npt.NDArray[Any] | list[int]) -> npt.NDArray[Any]:
+    def __getitem__(self, key: Any) -> Any:
+        """As of an array: a row, a slice, row numbers or a mask, and the same of dimensions."""
+        if isinstance(key, tuple):
+            return self._both(*key)
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
             if step == 1:
                 return self._range(start, max(start, stop))
             return self._rows(np.arange(start, stop, step))
-        if isinstance(key, (int, np.integer)):
-            position = range(len(self))[int(key)]
-            row: npt.NDArray[Any] = self._range(position, position + 1)[0]
-            return row
+        if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+            if not -len(self) <= key < len(self):
+                raise IndexError(f"row {key} of {len(self)} rows")
+            position = int(key) % len(self)
+            return self._range(position, position + 1)[0]
         wanted = np.asarray(key)
+        if wanted.size == 0 and wanted.ndim == 1:
+            wanted = wanted.astype(np.int64)
+        if wanted.ndim != 1 or wanted.dtype.kind not in "iub":
+            raise IndexError(f"a row, a slice, row numbers or a mask expected, got {key!r:.100}")
         if wanted.dtype == np.bool_:
+            if len(wanted) != len(self):
+                raise IndexError(f"a mask of {len(self)} rows expected, got {len(wanted)}")
             wanted = np.flatnonzero(wanted)
         return self._rows(np.where(wanted < 0, wanted + len(self), wanted).astype(np.int64))
+
+    def _both(self, rows: Any, dims: Any = slice(None), *more: Any) -> Any:
+        if more:
+            raise IndexError("col.vectors has two dimensions")
+        found = self[rows]
+        if found.ndim == 1:
+            return found[dims]
+        if isinstance(rows, slice) or isinstance(dims, (int, np.integer, slice)):
+            return found[:, dims]
+        return found[np.arange(len(found)), dims]  # two arrays: pairs of a row and a dimension
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         whole = self._range(0, len(self))
