@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import faulthandler
+import gc
 import importlib
 import json
 import os
@@ -17,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -78,10 +80,15 @@ class Farm:
 
 def _serve() -> None:
     import vecdb
+    from breaking import probe
 
     vecdb.warmup()
-    for name in ("pyarrow.compute", "numpy.random", "vecdb.collection", "vecdb.store.compaction"):
-        importlib.import_module(name)
+    with tempfile.TemporaryDirectory() as folder:  # what is loaded at first use is loaded here
+        probe.build(Path(folder, "store"))
+        probe.refuse(lambda line: None, str(Path(folder, "store")))
+    gc.collect()
+    gc.freeze()  # else every child's collections copy all of this process's memory
+    assert threading.active_count() == 1
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
