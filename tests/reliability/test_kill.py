@@ -77,13 +77,20 @@ def crash_often(farm: Farm, path: Path, seed: int, points: int, tally: Tally) ->
         tally.count(ended)
         with vecdb.open(path, "r", threads=1) as reader:
             seen = model.content(reader)
+        assert not vecdb.store.verify(path)["problems"]
         for depth in range(1, point % 4 + 1):  # killed in recovery too, up to three times over
-            if not tally.count(farm.run(jobs.recover, str(path), rng.randint(1, 6), how)):
+            if not tally.count(farm.run(jobs.recover, str(path), rng.randint(1, 8), how)):
                 break
             tally.deepest = max(tally.deepest, depth)
         with inject.calls(inject.NoSync()), vecdb.open(path, "w", threads=1) as col:
             state = model.check(col, possible(ended, model.states(state, plan)))
         assert seen == state, "a reader saw something else than the writer recovered"
+    with inject.calls(inject.NoSync()), vecdb.open(path, "w", threads=1) as col:
+        col.optimize()
+        model.check(col, [state])
+        if len(state) >= model.SMALL["store_compaction__INDEX_ROWS"]:
+            assert col.stats()["segments_indexed"] == 1
+            assert col.recall(5, sample=40, ef_search=64).recall > 0.95
 
 
 def test_300_kills_lose_nothing_acknowledged_and_bring_nothing_back(
@@ -109,7 +116,7 @@ def test_10_000_kills(farm: Farm, tmp_path: Path) -> None:
 
 
 def test_a_creation_cut_short_can_be_done_again(farm: Farm, tmp_path: Path) -> None:
-    for at in range(1, 12):
+    for at in range(1, 16):
         path = tmp_path / f"store {at}"
         farm.run(create, str(path), at)
         try:
