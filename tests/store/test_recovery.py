@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vecdb.errors import CorruptionError, StorageError
+from vecdb.errors import CorruptionError, ExistsError, StorageError
 from vecdb.segment import fs
 from vecdb.store import memtable, verify
+from vecdb.store import store as store_module
+from vecdb.store.lock import WriterLock
 
 
 def test_a_torn_tail_loses_only_the_torn_record(lab: Any) -> None:
@@ -155,6 +157,24 @@ def test_an_interrupted_creation_can_be_repeated(lab: Any) -> None:
         (lab.folder / name).write_bytes(b"half")
     store = lab.create()
     assert store.snapshot.rows == 0
+    store.close()
+
+
+def test_two_creations_at_once_make_one_store(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slower one has seen an empty folder, and has got the lock when the other is done."""
+
+    def late(directory: Any) -> WriterLock:
+        monkeypatch.undo()
+        first = lab.create()
+        first.append(lab.batch(range(10)))
+        first.close()
+        return WriterLock(directory)
+
+    monkeypatch.setattr(store_module, "WriterLock", late)
+    with pytest.raises(ExistsError):
+        lab.create()
+    store = lab.open()
+    assert len(lab.contents(store)) == 10
     store.close()
 
 

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vecdb.errors import StorageError, describe
+from vecdb.errors import CorruptionError, StorageError, describe
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-__all__ = ["Calls", "Directory", "File", "Mapping", "calls"]
+__all__ = ["Calls", "Directory", "File", "Mapping", "calls", "overwrite", "read_at", "refused"]
 
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 SCATTERED = 4 << 20  # what a smaller file has is soon read, whatever the order
@@ -84,7 +84,8 @@ class Calls:
 calls: Calls = Calls()
 
 
-def _refused(action: str, path: Path, error: OSError) -> StorageError:
+def refused(action: str, path: Path, error: OSError) -> StorageError:
+    """The error for a call that the operating system has refused."""
     code = error.errno or errno.EIO
     message = describe(
         f"{action} {path}", expected="success", got=os.strerror(code),
@@ -226,7 +227,7 @@ class File:
                 if done:
                     pending[0] = pending[0][done:]
         except OSError as error:
-            raise _refused("writing", self._path, error) from None
+            raise refused("writing", self._path, error) from None
 
     def skip(self, length: int) -> None:
         """Append a hole of `length` zero bytes that takes no space on disk."""
@@ -234,7 +235,7 @@ class File:
             calls.ftruncate(self._fd, self.length + length)
             self.length = os.lseek(self._fd, 0, os.SEEK_END)
         except OSError as error:
-            raise _refused("extending", self._path, error) from None
+            raise refused("extending", self._path, error) from None
 
     def sync(self) -> None:
         """Everything on disk, length and times included, before this returns."""
@@ -243,7 +244,7 @@ class File:
         try:
             calls.fsync(self._fd)
         except OSError as error:
-            raise _refused("syncing", self._path, error) from None
+            raise refused("syncing", self._path, error) from None
 
     def datasync(self) -> None:
         """Every byte on disk, and of the file's metadata only what reading it back needs."""
@@ -252,7 +253,7 @@ class File:
         try:
             calls.fdatasync(self._fd)
         except OSError as error:
-            raise _refused("syncing", self._path, error) from None
+            raise refused("syncing", self._path, error) from None
 
     def close(self) -> None:
         """Close the descriptor; closing twice is fine."""
@@ -277,7 +278,7 @@ class Directory:
         try:
             self._fd = calls.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise _refused("opening", self.path, error) from None
+            raise refused("opening", self.path, error) from None
 
     @staticmethod
     def make(path: Path) -> None:
@@ -285,7 +286,7 @@ class Directory:
         try:
             calls.mkdir(path, 0o700)
         except OSError as error:
-            raise _refused("creating", path, error) from None
+            raise refused("creating", path, error) from None
         parent = Directory(path.parent)
         parent.sync()
         parent.close()
@@ -320,9 +321,9 @@ class Directory:
         try:
             length = os.lseek(fd, 0, os.SEEK_END)  # a third of what fstat takes
             if length == 0:
-                raise StorageError(
-                    errno.EIO, describe(str(self.path / name), expected="a file with content",
-                                        got="0 bytes", fix="run `python -m vecdb repair`")
+                raise CorruptionError(
+                    describe(str(self.path / name), expected="a file with content", got="0 bytes",
+                             fix="restore the file from a backup, or run `python -m vecdb repair`")
                 )  # fmt: skip
             path = self.path / name
             first, last = read_at(fd, path, 0, head), read_at(fd, path, max(length - end, 0), end)
@@ -334,7 +335,7 @@ class Directory:
         except OSError as error:
             if isinstance(error, StorageError):
                 raise
-            raise _refused("mapping", self.path / name, error) from None
+            raise refused("mapping", self.path / name, error) from None
         finally:
             if fd >= 0:
                 calls.close(fd)
@@ -355,21 +356,21 @@ class Directory:
         except FileNotFoundError:
             return -1
         except OSError as error:
-            raise _refused("looking at", self.path / name, error) from None
+            raise refused("looking at", self.path / name, error) from None
 
     def names(self) -> list[str]:
         """Every name in the folder."""
         try:
             return os.listdir(self._fd)  # noqa: PTH208 - of a descriptor, not a path
         except OSError as error:
-            raise _refused("listing", self.path, error) from None
+            raise refused("listing", self.path, error) from None
 
     def rename(self, old: str, new: str) -> None:
         """Give a file its final name, replacing what stands there, atomically."""
         try:
             calls.rename(old, new, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except OSError as error:
-            raise _refused("renaming", self.path / old, error) from None
+            raise refused("renaming", self.path / old, error) from None
 
     def unlink(self, name: str) -> None:
         """Remove a name; that it is gone already is fine."""
@@ -378,7 +379,7 @@ class Directory:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise _refused("removing", self.path / name, error) from None
+            raise refused("removing", self.path / name, error) from None
 
     def sync(self) -> None:
         """Make created, renamed and removed names durable."""
@@ -387,7 +388,7 @@ class Directory:
         try:
             calls.fsync(self._fd)
         except OSError as error:
-            raise _refused("syncing", self.path, error) from None
+            raise refused("syncing", self.path, error) from None
 
     def close(self) -> None:
         """Close the descriptor; closing twice is fine."""
@@ -403,7 +404,7 @@ class Directory:
         try:
             return calls.open(name, flags, 0o600, dir_fd=self._fd)
         except OSError as error:
-            raise _refused(action, self.path / name, error) from None
+            raise refused(action, self.path / name, error) from None
 
 
 def read_at(fd: int, path: Path, offset: int, length: int) -> bytes:
@@ -420,7 +421,16 @@ def read_at(fd: int, path: Path, offset: int, length: int) -> bytes:
             data = calls.pread(fd, min(length, 1 << 26), offset)
         return b"".join(chunks)
     except OSError as error:
-        raise _refused("reading", path, error) from None
+        raise refused("reading", path, error) from None
+
+
+def overwrite(fd: int, path: Path, data: bytes) -> None:
+    """Make `data` all that a newly opened file holds, in place: LOCK is nowhere mapped."""
+    try:
+        calls.ftruncate(fd, 0)
+    except OSError as error:
+        raise refused("emptying", path, error) from None
+    File(fd, path, durable=False).write(data)
 
 
 def _product(shape: tuple[int, ...]) -> int:

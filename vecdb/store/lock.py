@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import weakref
 from typing import TYPE_CHECKING
 
 from vecdb.errors import LockedError, describe
+from vecdb.segment import fs
 from vecdb.store import names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vecdb.segment.fs import Directory
 
 __all__ = ["WriterLock"]
@@ -28,23 +32,33 @@ class WriterLock:
     ------
     LockedError
         At once, naming the holder's pid.
+    StorageError
+        The pid can't be written, or the file system knows no locks.
     """
 
     def __init__(self, directory: Directory) -> None:
-        self._fd = directory.descriptor(names.LOCK, write=True)
+        with _no_fork:
+            self._fd = directory.descriptor(names.LOCK, write=True)
+            _held.add(self)
+        try:
+            self._take(directory.path / names.LOCK)
+        except BaseException:
+            self.release()
+            raise
+
+    def _take(self, path: Path) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
-            self.release()
+            holder = fs.read_at(self._fd, path, 0, 32).decode("ascii", "replace").strip()
             raise LockedError(
-                describe(f"writing to {directory.path}", expected="no other writer",
+                describe(f"writing to {path.parent}", expected="no other writer",
                          got=f"the lock is held by process {holder or 'unknown'}",
                          fix="close that writer, or open with mode='r'")
             ) from None  # fmt: skip
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
-        _held.add(self)
+        except OSError as error:  # a file system without locks
+            raise fs.refused("locking", path, error) from None
+        fs.overwrite(self._fd, path, f"{os.getpid()}\n".encode())
 
     def release(self) -> None:
         """Give the lock up; releasing twice is fine."""
@@ -54,12 +68,16 @@ class WriterLock:
 
 
 _held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
+_no_fork = threading.RLock()  # a child born before its parent knows the descriptor would keep it
 
 
 def _release_in_child() -> None:
     for lock in list(_held):
         lock.release()
     _held.clear()
+    _no_fork.release()
 
 
-os.register_at_fork(after_in_child=_release_in_child)
+os.register_at_fork(
+    before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_release_in_child
+)

@@ -107,15 +107,17 @@ class Store:
         self = cls(path, "w", workers)
         make_folder(self.path)
         directory = Directory(self.path)
-        generation = newest_generation(directory)
-        if generation == 0:
+        there = newest_generation(directory) > 0
+        if not there:
             refuse_foreign(directory)
             lock = WriterLock(directory)
             try:
-                write_first_files(directory, schema, sync)
+                there = newest_generation(directory) > 0  # another process was quicker
+                if not there:
+                    write_first_files(directory, schema, sync)
             finally:
                 lock.release()
-        elif not exist_ok:
+        if there and not exist_ok:
             raise exists(self.path)
         directory.close()
         self._open()
