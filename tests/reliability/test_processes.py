@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import signal
@@ -38,6 +39,7 @@ def hanging_is_an_error(seconds: int = 5) -> Iterator[None]:
     """TimeoutError in this thread when it has not come back by then."""
 
     def give_up(*_: object) -> None:
+        faulthandler.dump_traceback(all_threads=True)
         raise TimeoutError(f"a hang of {seconds} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
@@ -163,10 +165,14 @@ def test_readers_always_see_one_moment_of_the_writer(tmp_path: Path) -> None:
 FORK = """
 import faulthandler, os, threading, time
 import vecdb
-from breaking import model
+from breaking import inject, model
 path, place = sys.argv[2], sys.argv[3]
+if place == "optimize":
+    inject.sizes(**model.SMALL).__enter__()
 col = model.make(path, sync="os")
+reader = vecdb.open(path)
 model.apply(col, model.Op("add", dict.fromkeys(range(200), 1)))
+model.content(col)  # what it imports is imported once, not in every child
 stop = False
 query = model.vectors_of([1], [1])[0]
 def add():
@@ -183,8 +189,18 @@ def lock():
 def flush():
     while not stop:
         model.apply(col, model.Op("upsert", {5: 1})); col.flush()
+def optimize():
+    vecdb.warmup()
+    while not stop:
+        model.apply(col, model.Op("upsert", {5: 1})); col.optimize()
+def refresh():
+    while not stop:
+        model.apply(col, model.Op("upsert", {5: 1})); reader.refresh(); time.sleep(0.01)
+def open():
+    while not stop:
+        vecdb.open(path).close(); time.sleep(0.001)
 thread = threading.Thread(target=locals()[place]); thread.start()
-for _ in range(25):
+for _ in range(15):
     time.sleep(0.004)
     child = os.fork()
     if child == 0:
@@ -193,14 +209,19 @@ for _ in range(25):
         try:
             hits = col.search(query, 5, exact=True)
             assert len(hits) == 5
-            for write in (lambda: col.add([query], [9999]), lambda: col.delete([1]), col.flush):
+            for write in (lambda: col.add([query], [9999]), lambda: col.delete([1]), col.flush,
+                          col.optimize):
                 try:
                     write()
                 except vecdb.ClosedError:
                     continue
                 raise AssertionError("a forked child could write")
-            with vecdb.open(path) as reader:
-                assert len(reader) >= 200
+            assert col.search(model.vectors_of(range(64), [1] * 64), 5).ids.shape == (64, 5)
+            assert len(col.query("version == 1")) >= 200
+            reader.refresh()
+            assert model.content(reader).items() >= dict.fromkeys(range(200), 1).items()
+            with vecdb.open(path) as another:
+                assert len(another) >= 200
             try:
                 vecdb.open(path, "w")
                 raise AssertionError("the child got the parent's lock")
@@ -231,13 +252,49 @@ print("sound")
 """
 
 
-@pytest.mark.parametrize("place", ["add", "search", "lock", "flush"])
+@pytest.mark.parametrize("place", ["add", "search", "lock", "flush", "optimize", "refresh", "open"])
 def test_a_fork_at_any_time_leaves_a_child_that_reads_and_cannot_write(
     place: str, tmp_path: Path
 ) -> None:
     process = start(FORK, tmp_path / "store", place)
     out, errors = process.communicate(timeout=120)
     assert out == "sound\n", errors[-3000:]
+
+
+def test_a_fork_while_another_thread_takes_the_lock_leaves_the_child_without(
+    tmp_path: Path,
+) -> None:
+    code = """
+import os, threading, time
+import vecdb
+from breaking import inject, model
+model.make(sys.argv[2]).close()
+opened, forked = threading.Event(), threading.Event()
+class Between(inject.Hook):
+    def around(self, name, real, args, options):
+        done = real(*args, **options)
+        if name == "open" and args[0] == "LOCK":
+            opened.set()
+            forked.wait(0.5)  # a fork now would have the descriptor, and nobody knows of it yet
+        return done
+def take():
+    with inject.calls(Between()):
+        vecdb.open(sys.argv[2], "w").close()
+thread = threading.Thread(target=take); thread.start()
+opened.wait()
+child = os.fork()
+if child == 0:
+    time.sleep(10)
+    os._exit(0)
+forked.set()
+thread.join()
+vecdb.open(sys.argv[2], "w").close()
+os.kill(child, 9)
+os.waitpid(child, 0)
+print("free")
+"""
+    out, errors = start(code, tmp_path / "store").communicate(timeout=60)
+    assert out == "free\n", errors[-3000:]
 
 
 def test_a_child_keeps_no_lock_when_its_parent_dies(tmp_path: Path) -> None:
@@ -263,7 +320,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.usefixtures("small_store")
 def test_threads_search_add_compact_and_close_without_an_error_or_a_hang(tmp_path: Path) -> None:
-    """16 threads on one handle, which one of them closes: every answer is right or ClosedError."""
+    """16 threads on one handle, which another one closes: every answer is right or ClosedError."""
     col = model.make(tmp_path / "store", sync="os")
     model.apply(col, model.Op("add", dict.fromkeys(range(100), 1)))
     query = model.vectors_of([1], [1])[0]
@@ -295,14 +352,15 @@ def test_threads_search_add_compact_and_close_without_an_error_or_a_hang(tmp_pat
             problems.append(error)
 
     works = [(searching,)] * 8 + [(adding, i) for i in range(6)] + [(tidying,)] * 2
-    threads = [threading.Thread(target=guarded, args=work) for work in works]
+    threads = [threading.Thread(target=guarded, args=work, daemon=True) for work in works]
     for thread in threads:
         thread.start()
     time.sleep(2)
-    col.close()
-    for thread in threads:
-        thread.join(30)
-    assert not any(thread.is_alive() for thread in threads), "a thread hangs"
+    with hanging_is_an_error():
+        col.close()
+    with hanging_is_an_error():
+        for thread in threads:
+            thread.join()
     assert not problems, problems
     assert min(added) > 0
     with vecdb.open(tmp_path / "store", "w") as col:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from typing import TYPE_CHECKING
 
 from vecdb.store import names
@@ -36,7 +38,9 @@ class Reader:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._lock = threading.Lock()  # one refresh at a time
+        self._inherited = False  # by a forked child: a refresh may have been under way
         self._load()
+        _readers.add(self)
 
     def refresh(self) -> bool:
         """Move on to the newest state; whether anything had changed.
@@ -44,7 +48,7 @@ class Reader:
         Two stats and one read of 32 bytes when nothing has.
         """
         with self._lock:
-            if not self._replaced():
+            if not self._inherited and not self._replaced():
                 try:
                     return self._follow()
                 except LogGapError:
@@ -92,6 +96,7 @@ class Reader:
         else:
             raise too_fast(self._directory)
         self.published = self._state.current
+        self._inherited = False
 
     def _replaced(self) -> bool:
         """Whether there is a newer manifest; then logs that were to be replayed may have been
@@ -100,6 +105,18 @@ class Reader:
         generation = self._manifest.generation
         newer = self._directory.size(names.manifest(generation + 1)) >= 0
         return newer or self._directory.size(names.manifest(generation)) < 0
+
+
+_readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for reader in list(_readers):
+        reader._lock = threading.Lock()  # a thread that the child has not got may have held it
+        reader._inherited = True
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Pinned:
