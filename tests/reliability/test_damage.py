@@ -8,6 +8,7 @@ tests/reliability/test_damage.py``, every bit of the store, about two hours.
 
 from __future__ import annotations
 
+import itertools
 import random
 import shutil
 from collections.abc import Iterator
@@ -146,6 +147,19 @@ def test_swapped_and_missing_files_are_named(intact: Path, tmp_path: Path) -> No
             else:
                 with pytest.raises(vecdb.CorruptionError, match=r"\.vdb|\.log"):
                     vecdb.open(store)
+
+
+def test_files_of_one_store_in_each_others_places_are_refused(intact: Path, tmp_path: Path) -> None:
+    for one, other in itertools.combinations([path.name for path in files_of(intact)], 2):
+        store = tmp_path / f"{one} {other}"
+        shutil.copytree(intact, store)
+        (store / one).rename(store / "kept")
+        (store / other).rename(store / one)
+        (store / "kept").rename(store / other)
+        for mode in ("r", "w"):
+            with pytest.raises(vecdb.CorruptionError, match=f"{one}|{other}"):
+                vecdb.open(store, mode)  # type: ignore[arg-type]
+        assert not vecdb.store.verify(store)["ok"]
 
 
 def test_a_damaged_index_is_replaced_by_the_next_writer(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from breaking import damage
+import xxhash
+from breaking import damage, probe
 
 import vecdb
 
@@ -48,11 +50,28 @@ def test_there_is_a_store_of_every_format() -> None:
     assert formats == set(range(1, FORMAT + 1))
 
 
+def make_newer(store: Path, kind: str) -> None:
+    """Raise the version of one file by one, under a checksum that is right."""
+    if kind == "MANIFEST":
+        damage.edit_manifest(store, lambda document: document.update(format=document["format"] + 1))
+    elif kind == "wal":
+        log = max(store.glob("wal-*.log"))
+        data = bytearray(log.read_bytes())
+        data[8] += 1
+        data[56:64] = struct.pack("<Q", xxhash.xxh3_64_intdigest(bytes(data[:56])))
+        damage.rewrite(log, bytes(data))
+    else:
+        container = damage.Container(min(store.glob(f"{kind}-*.vdb")))
+        container.header[8] += 1
+        container.save(store)
+
+
+@pytest.mark.parametrize("kind", ["MANIFEST", "wal", "seg", "idx", "del"])
 @pytest.mark.parametrize("mode", ["r", "w"])
-def test_a_newer_store_is_refused_and_left_as_it_is(mode: str, tmp_path: Path) -> None:
+def test_a_newer_store_is_refused_and_left_as_it_is(mode: str, kind: str, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    shutil.copytree(STORES[-1] / "store", store)
-    damage.edit_manifest(store, lambda document: document.update(format=document["format"] + 1))
+    probe.build(store)
+    make_newer(store, kind)
     before = bytes_of(store)
     with pytest.raises(vecdb.VersionError, match="upgrade"):
         vecdb.open(store, mode)

@@ -83,15 +83,23 @@ def sweep(say: Say, path: str, seed: int, changes: list[Change]) -> None:
             name = store / change[1]
             data = name.read_bytes()
             damage.rewrite(name, changed(data, change))
-            wrong = _outcome(store, states, _inside(change, vectors), writer=rng.random() < 0.1)
+            wrong = _outcome(store, states, change, vectors, writer=rng.random() < 0.1)
             if wrong is not None:
                 say(f"wrong {json.dumps(change)}: {wrong}")
             name.unlink()
             name.write_bytes(data)
 
 
-def _outcome(store: Path, states: list[model.State], in_vectors: bool, *, writer: bool) -> Any:
+def _outcome(
+    store: Path,
+    states: list[model.State],
+    change: Change,
+    vectors: dict[str, range],
+    *,
+    writer: bool,
+) -> Any:
     """What is wrong with how vecdb takes a damaged store; None when nothing is."""
+    in_vectors = _inside(change, vectors)
     for verify in ("full", "fast"):
         try:
             with vecdb.open(store, verify=verify, threads=1) as col:
@@ -102,11 +110,13 @@ def _outcome(store: Path, states: list[model.State], in_vectors: bool, *, writer
                     if verify == "fast" and in_vectors and not col.verify()["ok"]:
                         continue
                     return f"verify={verify!r}: silently wrong rows ({error})"
-        except vecdb.VecdbError:
+        except (vecdb.CorruptionError, vecdb.VersionError) as error:
+            if change[1] not in str(error):
+                return f"verify={verify!r}: the error does not name the file: {error}"
             continue
         if state != states[-1] and not _reported(store, state, states):
             return f"verify={verify!r}: {model.difference(state, states[-1:])}"
-    return _as_writer(store, states, in_vectors) if writer else None
+    return _as_writer(store, states, change[1], in_vectors) if writer else None
 
 
 def _reported(store: Path, state: model.State, states: list[model.State]) -> bool:
@@ -115,7 +125,7 @@ def _reported(store: Path, state: model.State, states: list[model.State]) -> boo
     return state in states and (report["torn_bytes"] > 0 or not report["ok"])
 
 
-def _as_writer(store: Path, states: list[model.State], in_vectors: bool) -> Any:
+def _as_writer(store: Path, states: list[model.State], name: str, in_vectors: bool) -> Any:
     copy = store.parent / "copy"
     shutil.copytree(store, copy)
     try:
@@ -125,8 +135,8 @@ def _as_writer(store: Path, states: list[model.State], in_vectors: bool) -> Any:
             state = model.content(col)
             torn = col.stats()["recovered_torn_bytes"] > 0
         return None if state == states[-1] or (torn and state in states) else "writer: lost rows"
-    except vecdb.VecdbError:
-        return None
+    except (vecdb.CorruptionError, vecdb.VersionError) as error:
+        return None if name in str(error) else f"writer: the error does not name the file: {error}"
     finally:
         shutil.rmtree(copy)
 
