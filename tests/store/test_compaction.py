@@ -12,7 +12,7 @@ import pytest
 from vecdb.errors import CorruptionError
 from vecdb.schema import Schema
 from vecdb.segment import fs, memory
-from vecdb.store import compaction
+from vecdb.store import commit, compaction
 from vecdb.store.commit import new_segment as real_new_segment
 
 
@@ -89,6 +89,36 @@ def test_rows_deleted_or_replaced_during_a_merge_stay_so(
     lab.crash(store)
     again = lab.open("w")
     assert lab.contents(again) == expected
+    again.close()
+
+
+def test_what_happens_while_a_manifest_is_written_is_kept_and_durable_before_it_is_shown(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread has logged a deletion and a row, and waits for their sync."""
+    store = lab.create()
+    store._background.stop()
+    store.append(lab.batch(range(100)))
+    store.flush()
+    store.append(lab.batch(range(100, 200)))
+    writer = store._writer()
+    real_publish = commit.publish
+
+    def publish(directory: Any, manifest: Any) -> None:
+        real_publish(directory, manifest)
+        monkeypatch.setattr(writer, "_acknowledge", lambda *_: None)
+        store.delete(np.array([5]))
+        store.append(lab.batch([500]))
+
+    monkeypatch.setattr(commit, "publish", publish)
+    store.flush()
+    expected = set(range(200)) - {5} | {500}
+    assert set(lab.contents(store)) == expected
+    assert writer.wal._synced == writer.wal.length
+    monkeypatch.undo()
+    lab.crash(store)
+    again = lab.open("w")
+    assert set(lab.contents(again)) == expected
     again.close()
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from vecdb.errors import CorruptionError, NotFoundError
 from vecdb.segment import fs
-from vecdb.store import Store, memtable, names
+from vecdb.store import Store, loading, memtable, names
+from vecdb.store import reader as reader_module
 
 
 def test_refresh_follows_every_kind_of_change(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +162,80 @@ def test_manifests_leave_in_order_whoever_commits(
     assert not trouble
     monkeypatch.undo()
     store.close()
+
+
+Between = Callable[[str, Callable[[], None]], None]
+
+
+@pytest.fixture
+def between(monkeypatch: pytest.MonkeyPatch) -> Between:
+    """``between(step, work)``: `work` is done once, when a reader has done that step of loading."""
+
+    def arrange(step: str, work: Callable[[], None]) -> None:
+        module, name = step.split(".")
+        place = {"reader": reader_module, "loading": loading}[module]
+        real = getattr(place, name)
+
+        def interrupted(*args: Any) -> Any:
+            done = real(*args)
+            monkeypatch.setattr(place, name, real)
+            work()
+            return done
+
+        monkeypatch.setattr(place, name, interrupted)
+
+    return arrange
+
+
+def write_two_logs(lab: Any, store: Store, first: int) -> None:
+    store.append(lab.batch(range(first, first + 50)))
+    store._writer()._rotate()
+    store.append(lab.batch(range(first + 50, first + 100)))
+
+
+@pytest.mark.parametrize(
+    "step", ["loading.read_manifest", "loading.first_log", "reader.load", "loading.apply_records"]
+)
+def test_a_commit_while_a_reader_loads_hides_no_acknowledged_row(
+    step: str, lab: Any, between: Between
+) -> None:
+    """It removes the logs and the segments that the reader's manifest names."""
+    store = lab.create(sync="os")
+    store._background.stop()
+    store.append(lab.batch(range(100)))
+    reader = lab.open()
+    for first in (100, 200):
+        store.flush()  # the next refresh has to load
+        write_two_logs(lab, store, first)
+        between(step, store.optimize)
+        if first == 100:
+            reader.refresh()
+        else:
+            reader.close()
+            reader = lab.open()
+        assert lab.contents(reader) == lab.contents(store)
+    assert store.snapshot.rows == 300
+    reader.close()
+    lab.crash(store)
+
+
+@pytest.mark.parametrize("step", ["loading.apply_records", "reader.apply_records"])
+def test_what_is_written_before_a_reader_looks_for_the_next_log_is_seen(
+    step: str, lab: Any, between: Between
+) -> None:
+    store = lab.create(sync="os")
+    store._background.stop()
+    reader = lab.open()
+    between(step, lambda: write_two_logs(lab, store, 0))
+    if step.startswith("reader"):
+        reader.refresh()
+    else:
+        reader.close()
+        reader = lab.open()
+    assert lab.contents(reader) == lab.contents(store)
+    assert store.snapshot.rows == 100
+    reader.close()
+    lab.crash(store)
 
 
 def test_an_unchanged_segment_is_not_opened_again(lab: Any) -> None:

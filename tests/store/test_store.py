@@ -161,6 +161,37 @@ def test_a_snapshot_never_changes(lab: Any) -> None:
         pinned.append(lab.batch([7]))
 
 
+def test_an_older_snapshot_is_never_shown_after_a_later_one(lab: Any) -> None:
+    """Two threads that are acknowledged at the same time publish in any order."""
+    store = lab.create()
+    store.append(lab.batch([1]))
+    older = store.snapshot
+    store.append(lab.batch([2]))
+    store._writer().publish(older)
+    assert set(lab.contents(store)) == {1, 2}
+    store.close()
+
+
+def test_closing_puts_on_disk_what_other_threads_wait_for(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that was logged after close() had flushed, by a thread that is in its sync then."""
+    store = lab.create()
+    writer = store._writer()
+    acknowledge, waiting = writer._acknowledge, []
+
+    def append() -> None:
+        monkeypatch.setattr(writer, "_acknowledge", lambda *args: waiting.append(args))
+        store.append(lab.batch([1]))
+
+    monkeypatch.setattr(store._compactor, "merge_small", append)
+    store.close()
+    acknowledge(*waiting[0])
+    again = lab.open()
+    assert set(lab.contents(again)) == {1}
+    again.close()
+
+
 def test_views_outlive_close_and_compaction_and_nothing_is_kept_after_them(lab: Any) -> None:
     store = lab.create()
     store.append(lab.batch(range(100)))
