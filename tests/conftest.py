@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+
+def _refuse_the_network(event: str, args: tuple[Any, ...]) -> None:
+    """Jupyter's kernels are connected within this machine; nothing else is connected at all."""
+    if event in ("socket.connect", "socket.sendto"):
+        host = args[1][0] if isinstance(args[1], tuple) else "localhost"
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = args[0]
+    else:
+        return
+    if host not in (None, "", "localhost", "::1") and not str(host).startswith("127."):
+        raise RuntimeError(f"a test reaches for {host}")
+
+
+sys.addaudithook(_refuse_the_network)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import pickletools
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -97,6 +98,18 @@ def test_nothing_but_vecdbs_own_files_is_ever_in_a_store(tmp_path: Path) -> None
         env=os.environ | {"PYTHONPATH": str(Path(vecdb.__file__).parent.parent)},
     )  # fmt: skip
     assert all(names.is_own(name.name) or name.name == names.LOCK for name in path.iterdir())
+
+
+def test_the_suite_stops_a_test_that_reaches_for_the_network() -> None:
+    """tests/conftest.py watches this process; the traced run below the others, too."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        for reach in (
+            lambda: udp.connect(("192.0.2.1", 9)),
+            lambda: udp.sendto(b"", ("192.0.2.1", 9)),
+            lambda: socket.getaddrinfo("example.invalid", 80),
+        ):
+            with pytest.raises(RuntimeError, match="reaches for"):
+                reach()
 
 
 def calls_abroad(trace: Path) -> list[str]:
