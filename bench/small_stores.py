@@ -46,6 +46,10 @@ class Hnswlib:
     def get(self, ids: Sequence[int]) -> int:
         return len(self._index.get_items(ids))
 
+    def read(self, ids: Sequence[int]) -> dict[int, Any]:
+        known = sorted(set(self._index.get_ids_list()) & set(ids))
+        return dict(zip(known, self._index.get_items(known, return_type="list"), strict=True))
+
     def search(self, query: Floats, k: int) -> list[int]:
         found: list[int] = self._index.knn_query(query, k)[0][0].tolist()
         return found
@@ -75,9 +79,8 @@ class SqliteVec:
         """Nothing to do."""
 
     def open(self, path: Path) -> None:
-        import sqlite3
-
         import sqlite_vec
+        from pysqlite3 import dbapi2 as sqlite3  # Python's own is often built without extensions
 
         self._base = sqlite3.connect(path / "base.db", timeout=60)
         self._base.enable_load_extension(True)
@@ -86,6 +89,11 @@ class SqliteVec:
     def get(self, ids: Sequence[int]) -> int:
         found = (self._base.execute("SELECT 1 FROM rows WHERE rowid = ?", (int(i),)) for i in ids)
         return sum(cursor.fetchone() is not None for cursor in found)
+
+    def read(self, ids: Sequence[int]) -> dict[int, Any]:
+        wanted = set(ids)
+        rows = self._base.execute("SELECT rowid, embedding FROM rows")
+        return {i: list(vector) for i, vector in rows if i in wanted}
 
     def search(self, query: Floats, k: int) -> list[int]:
         sql = "SELECT rowid FROM rows WHERE embedding MATCH ? AND k = ? ORDER BY distance"

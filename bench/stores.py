@@ -55,6 +55,7 @@ class Store(Protocol):
     def optimize(self) -> None: ...
     def open(self, path: Path) -> None: ...
     def get(self, ids: Sequence[int]) -> int: ...
+    def read(self, ids: Sequence[int]) -> dict[int, Any]: ...
     def search(self, query: Floats, k: int) -> list[int]: ...
     def close(self) -> None: ...
 
@@ -87,6 +88,10 @@ class Vecdb:
 
     def get(self, ids: Sequence[int]) -> int:
         return self._col.get(ids).num_rows
+
+    def read(self, ids: Sequence[int]) -> dict[int, Any]:
+        names = [*self._col.schema.names, "vector"]
+        return _by_id(self._col.query(select=names), ids)
 
     def search(self, query: Floats, k: int) -> list[int]:
         return self._col.search(query, k).ids.tolist()
@@ -141,6 +146,9 @@ class LanceDB:
         wanted = f"id IN ({', '.join(map(str, ids))})"
         return self._table.search().where(wanted).limit(len(ids)).to_arrow().num_rows
 
+    def read(self, ids: Sequence[int]) -> dict[int, Any]:
+        return _by_id(self._table.to_arrow(), ids)
+
     def search(self, query: Floats, k: int) -> list[int]:
         found = self._table.search(query).distance_type("cosine").limit(k).select(["id"])
         return found.to_arrow()["id"].to_pylist()
@@ -184,6 +192,11 @@ class Chroma:
 
     def get(self, ids: Sequence[int]) -> int:
         return len(self._col.get(ids=[str(i) for i in ids])["ids"])
+
+    def read(self, ids: Sequence[int]) -> dict[int, Any]:
+        found = self._col.get(ids=[str(i) for i in ids], include=["embeddings", "metadatas"])
+        rows = zip(found["ids"], found["embeddings"], found["metadatas"], strict=True)
+        return {int(i): [vector.tolist(), metadata] for i, vector, metadata in rows}
 
     def search(self, query: Floats, k: int) -> list[int]:
         found = self._col.query(query_embeddings=[query], n_results=k, include=[])
@@ -238,6 +251,12 @@ class Zvec:
     def get(self, ids: Sequence[int]) -> int:
         return len(self._col.fetch([str(i) for i in ids]))
 
+    def read(self, ids: Sequence[int]) -> dict[int, Any]:
+        rows = [[i, str(i)] for i in ids]
+        found = self._col.fetch([name for _, name in rows])
+        docs = [(i, found[name]) for i, name in rows if name in found]
+        return {i: [list(doc.vector("vector")), doc.fields] for i, doc in docs}
+
     def search(self, query: Floats, k: int) -> list[int]:
         import zvec
 
@@ -264,6 +283,12 @@ STORES: dict[str, type[Store]] = {
     "zvec flushed": Zvec,
 }
 PACKAGES = ("lancedb", "chromadb", "zvec", "pyarrow")
+
+
+def _by_id(table: Any, ids: Sequence[int]) -> dict[int, Any]:
+    """The rows of an Arrow table that have one of the ids."""
+    wanted = set(ids)
+    return {row["id"]: row for row in table.to_pylist() if row["id"] in wanted}
 
 
 def footprint(path: Path) -> dict[str, int]:
