@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import filters
+from bench import filter_data, filters
 
 
 @pytest.fixture
-def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> filters.Rows:
+def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> filter_data.Rows:
     rng = np.random.default_rng(0)
     train = rng.standard_normal((400, 5)).astype(np.float32)
     np.savez(tmp_path / "tiny-euclidean.npz", train=train, test=train[:60] + np.float32(0.01))
     monkeypatch.setenv("VECDB_DATA", str(tmp_path))
-    return filters.rows_of("tiny-euclidean")
+    return filter_data.rows_of("tiny-euclidean")
 
 
 def test_favoured_queries_lie_where_the_filter_passes_and_excluded_ones_do_not(
-    rows: filters.Rows,
+    rows: filter_data.Rows,
 ) -> None:
     # query i lies on row i, whose rank is therefore the query's own
     nearest = rows.rank[rows.queries["favoured"][:5]]
@@ -29,17 +29,17 @@ def test_favoured_queries_lie_where_the_filter_passes_and_excluded_ones_do_not(
     assert furthest.min() > 0.8
 
 
-@pytest.mark.parametrize("kind", filters.KINDS)
-def test_brute_force_has_full_recall_and_half_of_it_half(rows: filters.Rows, kind: str) -> None:
+@pytest.mark.parametrize("kind", filter_data.KINDS)
+def test_brute_force_has_full_recall_and_half_of_it_half(rows: filter_data.Rows, kind: str) -> None:
     share = 0.3
     truth = filters.nearest(rows, kind, share)
     passing = np.flatnonzero(rows.column(kind)[1] < share)
     answers = []
     for number in rows.queries[kind]:
         away = ((rows.data.train[passing] - rows.data.test[number]) ** 2).sum(axis=1)
-        answers.append(passing[np.argsort(away)[: filters.K]].tolist())
+        answers.append(passing[np.argsort(away)[: filter_data.K]].tolist())
     assert filters.recall(rows, kind, answers, truth) == 1
-    halves = [ids[: filters.K // 2] for ids in answers]
+    halves = [ids[: filter_data.K // 2] for ids in answers]
     assert filters.recall(rows, kind, halves, truth) == pytest.approx(0.5)
 
 
