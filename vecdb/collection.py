@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+    from vecdb.filter.sql import Params
+
 __all__ = ["Collection", "create", "open"]
 
 
@@ -230,7 +232,7 @@ class Collection(Reading):
             )  # fmt: skip
         return self._write(vectors, ids, metadata, model, replace=True, progress=False)
 
-    def delete(self, ids: Any = None, where: Any = None) -> int:
+    def delete(self, ids: Any = None, where: Any = None, *, params: Params = None) -> int:
         """Delete rows by id or by filter.
 
         Parameters
@@ -239,6 +241,8 @@ class Collection(Reading):
             Ids to delete; those that do not exist are passed over.
         where : filter, optional
             Rows to delete, see :meth:`search`. Exactly one of `ids` and `where` must be given.
+        params : list or dict, optional
+            Values of the parameters in a filter written as SQL.
 
         Returns
         -------
@@ -257,7 +261,7 @@ class Collection(Reading):
             found = [
                 part.data.ids.get(gather.bitmap_rows(allowed.bits, part.data.rows))
                 for part, allowed in zip(
-                    snapshot.parts, masks.allowed(where, snapshot), strict=True
+                    snapshot.parts, masks.allowed(where, snapshot, params), strict=True
                 )
             ]
             targets = np.concatenate(found) if found else np.empty(0, np.int64)

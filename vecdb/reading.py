@@ -188,7 +188,7 @@ class Reading:
             Mean, 95 % interval, worst query, and the latencies of both searches.
         """
         snapshot = self._store.snapshot
-        allowed = None if where is None else masks.allowed(where, snapshot, params)
+        allowed = masks.allowed(where, snapshot, params)
         itself = None
         if queries is None:
             count = gather.check_count("sample", sample, low=1)
@@ -237,6 +237,7 @@ class Reading:
         k: int = 10,
         *,
         where: Any = None,
+        params: Params = None,
         ef_search: int | None = None,
         progress: bool = False,
     ) -> KnnGraph:
@@ -250,7 +251,7 @@ class Reading:
         """
         snapshot = self._store.snapshot
         with bar(progress, "knn_graph") as report:
-            request = self._all_rows(snapshot, k, where, ef_search, np.inf)
+            request = self._all_rows(snapshot, k, where, params, ef_search, np.inf)
             return knn_graph(snapshot, request, self._workers, report)
 
     def near_duplicates(
@@ -258,6 +259,7 @@ class Reading:
         threshold: float,
         *,
         where: Any = None,
+        params: Params = None,
         ef_search: int | None = None,
         progress: bool = False,
     ) -> Duplicates:
@@ -271,7 +273,7 @@ class Reading:
         """
         snapshot = self._store.snapshot
         with bar(progress, "near_duplicates") as report:
-            request = self._all_rows(snapshot, 1, where, ef_search, threshold)
+            request = self._all_rows(snapshot, 1, where, params, ef_search, threshold)
             return near_duplicates(snapshot, request, self._workers, report)
 
     def get(
@@ -323,6 +325,8 @@ class Reading:
         select: str | Sequence[str] | None = None,
         limit: int | None = None,
         offset: int = 0,
+        *,
+        params: Params = None,
     ) -> pa.Table:
         """Rows by metadata, without a vector, in the order in which they are stored.
 
@@ -334,6 +338,8 @@ class Reading:
             Metadata columns, and ``"vector"``; all metadata when left out.
         limit, offset : int
             Rows to return at most, and to skip before the first.
+        params : list or dict, optional
+            Values of the parameters in a filter written as SQL.
 
         Returns
         -------
@@ -346,7 +352,7 @@ class Reading:
         if limit is not None:
             limit = gather.check_count("limit", limit, low=0)
         offset = gather.check_count("offset", offset, low=0)
-        bits = [allowed.bits for allowed in masks.allowed(where, snapshot)]
+        bits = [allowed.bits for allowed in masks.allowed(where, snapshot, params)]
         return gather.page(snapshot, bits, names, limit, offset)
 
     def batches(
@@ -390,11 +396,19 @@ class Reading:
         return bool((parts >= 0).all())
 
     def _all_rows(
-        self, snapshot: Snapshot, k: int, where: Any, ef_search: int | None, radius: float
+        self,
+        snapshot: Snapshot,
+        k: int,
+        where: Any,
+        params: Params,
+        ef_search: int | None,
+        radius: float,
     ) -> execute.Request:
         """A request for the neighbours of every row, whose queries are still to come."""
         none = np.empty((0, self._store.schema.dim), np.float32)
-        return ask(snapshot, none, k, where=where, ef_search=ef_search, radius=radius).request
+        return ask(
+            snapshot, none, k, where=where, params=params, ef_search=ef_search, radius=radius
+        ).request
 
 
 def _hits(

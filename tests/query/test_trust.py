@@ -190,3 +190,28 @@ def test_near_duplicates_are_pairs_found_once(collection: Any) -> None:
     close = np.triu((apart <= 0.5) & live[:, None] & live[None], 1)
     assert len(many) == close.sum()
     assert len(collection.near_duplicates(-1.0)) == 0
+
+
+def test_where_no_row_passes_nothing_is_measured_and_nothing_raised(collection: Any) -> None:
+    none = {"where": "colour = ?", "params": ["mauve"]}
+    found = collection.recall(**none)
+    assert np.isnan(found.recall)
+    assert (found.low, found.high, found.queries) == (0, 1, 0)
+    graph = collection.knn_graph(3, **none)
+    assert (len(graph.ids), graph.indptr.tolist(), len(graph.indices)) == (0, [0], 0)
+    assert len(collection.near_duplicates(9.0, **none)) == 0
+
+
+def test_parameters_reach_every_call_that_takes_a_filter(collection: Any, tmp_path: Path) -> None:
+    red = {"where": "colour = :c", "params": {"c": "red"}}
+    rows = collection.query("colour = 'red'").num_rows
+    assert collection.query(**red).num_rows == rows > 0
+    assert len(collection.knn_graph(2, **red).ids) == rows
+    assert collection.near_duplicates(-1.0, **red).recall.queries == min(rows, 100)
+    assert collection.recall(sample=5, **red).selectivity == pytest.approx(rows / len(collection))
+    with vecdb.create(tmp_path / "other", 2) as other:
+        other.add(np.eye(2, dtype=np.float32), metadata={"colour": ["red", "blue"]})
+        assert other.delete(**red) == 1
+        assert other.query()["colour"].to_pylist() == ["blue"]
+    with pytest.raises(vecdb.FilterError, match="params"):
+        collection.recall(params=[1])

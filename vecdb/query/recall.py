@@ -35,7 +35,7 @@ _TIMED = 50  # queries that are timed one by one
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recall:
-    """Measured recall at k.
+    """Measured recall at k; NaN where there was no query to measure it with.
 
     Attributes
     ----------
@@ -99,6 +99,9 @@ def measure(
         return Recall(1.0, 0.0, 1.0, k, 0, 1.0, 0.0, 0.0, 0.0, itself is not None)
     wider = dataclasses.replace(request, k=k + 1) if itself is not None else request
     exactly = dataclasses.replace(wider, exact=True)
+    if not len(request.queries):
+        nothing = float("nan")
+        return Recall(nothing, 0, 1, k, 0, nothing, nothing, nothing, nothing, itself is not None)
     found = _without_itself(search(snapshot, wider, workers), itself, k)
     truth = _without_itself(search(snapshot, exactly, workers), itself, k)
     shares = hits_per_query(found, truth)
