@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -140,6 +142,16 @@ def test_a_search_past_its_deadline_returns_what_it_has(built):
     found = search(built, deadline_ns=time.monotonic_ns() - 1)
     assert not found.complete
     assert (found.rows == -1).all()
+
+
+def test_a_deadline_is_looked_at_every_few_queries(built, monkeypatch):
+    now = iter(range(1000))
+    ours = types.SimpleNamespace(monotonic_ns=lambda: next(now))
+    monkeypatch.setattr(sys.modules["vecdb.graph.search"], "time", ours)
+    found = search(built, deadline_ns=3)
+    answered = int((found.rows[:, 0] >= 0).sum())
+    assert not found.complete
+    assert 0 < answered <= 16
 
 
 def test_a_nan_query_finds_nothing_and_harms_nothing(built):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -78,6 +80,17 @@ def test_a_scan_past_its_deadline_says_that_it_is_not_complete():
     rows, _, complete = scan(vectors, queries, 3, "l2", deadline_ns=time.monotonic_ns() - 1)
     assert not complete
     assert (rows == -1).all()
+
+
+@pytest.mark.parametrize("exact", [scan, reference.scan])
+def test_the_clock_is_looked_at_after_a_bounded_number_of_distances(exact, monkeypatch):
+    vectors, queries = np.zeros((40_000, 2), np.float32), np.zeros((200, 2), np.float32)
+    looks = []
+    ours = types.SimpleNamespace(monotonic_ns=lambda: looks.append(1) or 0)
+    monkeypatch.setattr(sys.modules[exact.__module__], "time", ours)
+    assert exact(vectors, queries, 3, "l2", deadline_ns=1)[2]
+    most = 1 << 16 if exact is scan else 64 * len(vectors)
+    assert len(looks) >= len(vectors) * len(queries) / most
 
 
 def test_rescoring_gives_true_distances_and_infinity_for_no_row():

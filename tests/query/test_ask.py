@@ -108,6 +108,7 @@ def test_a_row_can_be_the_query_and_is_no_hit_itself(collection: Any) -> None:
         ({"query": QUERY[None], "after": [1]}, ArgumentError, "one query"),
         ({"ef_search": 0}, ArgumentError, "ef_search"),
         ({"timeout": -1}, ArgumentError, "timeout"),
+        ({"timeout": True}, ArgumentError, "timeout"),
         ({"where": "yeer > 3"}, vecdb.FilterError, "did you mean 'year'"),
         ({"params": [3]}, vecdb.FilterError, "SQL text"),
     ],

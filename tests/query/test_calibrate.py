@@ -57,6 +57,15 @@ def test_a_graph_is_calibrated_once_per_k(collection: Any, monkeypatch: pytest.M
         collection.search(QUERIES[0], k=11, target_recall=0.9)
 
 
+def test_under_a_timeout_nothing_is_calibrated(
+    collection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "calibrate", None)
+    plan = collection.search(QUERIES[:5], k=12, target_recall=0.9, timeout=60).plan
+    assert plan.exact
+    assert "no time to calibrate" in plan.parts[0].reason
+
+
 def test_a_large_graph_keeps_its_calibration_and_a_damaged_one_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

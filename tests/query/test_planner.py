@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 
 import vecdb
+from vecdb.filter import masks
+from vecdb.query import planner
 from vecdb.query.costs import costs_of
+from vecdb.query.planner import choose
 
 ROWS, DIM, K = 20_000, 24, 10
 RNG = np.random.default_rng(1)
@@ -92,6 +96,40 @@ def test_an_expired_deadline_gives_what_there_is(collection: Any) -> None:
     assert not hits.plan.complete
     assert len(hits) <= K
     assert collection.search(QUERIES[0], timeout=60).plan.complete
+
+
+def test_a_timeout_counts_the_time_that_the_filter_takes(
+    collection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = masks.allowed
+
+    def slowly(*asked: Any) -> Any:
+        time.sleep(0.02)
+        return read(*asked)
+
+    monkeypatch.setattr(masks, "allowed", slowly)
+    late = collection.search(QUERIES[0], where="dice < 0.5", timeout=0.01)
+    assert not late.plan.complete
+
+
+def test_a_long_scan_under_a_deadline_is_one_that_looks_at_the_clock(
+    collection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = collection._store.snapshot.parts[0].data
+    monkeypatch.setattr(planner, "_LONG", 1000)
+    costs = {"matching": 1200, "k": K, "ef_search": 500, "metric": "l2", "exact": False}
+    assert choose(data, **costs).strategy == "scan"
+    assert not choose(data, **costs).exact
+    assert choose(data, **costs, timed=True).exact
+    assert not choose(data, **{**costs, "matching": 900}, timed=True).exact
+    walked = {**costs, "matching": ROWS - 1, "ef_search": 20}
+    assert choose(data, **walked, timed=True)[:2] == ("graph", 20)
+    assert choose(data, **walked, timed=True).exact
+
+
+def test_an_unfiltered_search_for_very_many_rows_is_a_scan(collection: Any) -> None:
+    assert collection.explain(QUERIES[0], k=K).parts[0].strategy == "graph"
+    assert collection.explain(QUERIES[0], k=ROWS - 1).parts[0].strategy == "scan"
 
 
 def test_costs_are_measured_once_and_make_sense(collection: Any) -> None:

@@ -30,9 +30,10 @@ TALLY = (*COUNTERS, "met")
 Results = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 """Rows, distances and tallies of a block of queries."""
 
-_TASK = 32  # queries of a task; the deadline is looked at between tasks
+_TASK = 32  # queries of a task
+_TIMED_TASK = 4  # under a deadline, which is looked at between tasks
 _NO_BITMAP = np.zeros(0, np.uint8)
-_NO_SLACK = np.zeros((2, 0), np.float32)
+_NO_SLACK = np.zeros((3, 0), np.float32)
 _NONE_BARRED = np.zeros(0, np.int64)
 _KEPT = 32  # nodes beyond k that a selective walk or a scan keeps for the rescoring
 _MAX_STONES = 512
@@ -112,10 +113,11 @@ def search(
         not returned, and `ef` counts the others.
     matching : int, optional
         Number of allowed rows; counted when not given.
-    slack : (2, n) float32 array, optional
+    slack : (3, n) float32 array, optional
         Bounds the walk: while the k-th best squared distance of the inner space is at most
         ``slack[0, i]`` (the last i: whatever it is), nodes within ``slack[1, i]`` times it are
-        expanded, `ef` of them at most are waiting.
+        expanded, `ef` of them at most are waiting; ``slack[2, i]`` times where the filter hides
+        around the query about the share that it hides of all rows.
     barred : (nq,) int64 array, optional
         For each query a row that the walk behaves as if it were not there, -1 for none.
     scan : bool
@@ -149,7 +151,8 @@ def search(
         scan=scan, knobs=knobs,
     )  # fmt: skip
     out = _results(nq, k)
-    parts = [slice(at, min(nq, at + _TASK)) for at in range(0, nq, _TASK)]
+    size = _TIMED_TASK if deadline_ns else _TASK
+    parts = [slice(at, min(nq, at + size)) for at in range(0, nq, size)]
     done = np.ones(len(parts), bool)
 
     def task(i: int) -> None:

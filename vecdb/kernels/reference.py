@@ -16,7 +16,8 @@ from vecdb.errors import ArgumentError, describe
 
 __all__ = ["allowed_rows", "distances", "scan"]
 
-_BLOCK_BYTES = 16 << 20  # of float32 rows at a time
+_BLOCK_BYTES = 16 << 20  # of float32 rows at a time; the deadline is looked at between them
+_QUERIES = 64  # at a time
 
 
 def distances(queries: NDArray[Any], vectors: NDArray[Any], metric: str) -> NDArray[np.float32]:
@@ -71,6 +72,14 @@ def scan(
     count = n if rows is None else len(rows)
     best = np.full((len(queries), k), -1, np.int64)
     dists = np.full((len(queries), k), np.inf, np.float32)
+    if len(queries) > _QUERIES:
+        parts = [
+            scan(vectors, queries[at : at + _QUERIES], k, metric, allowed=allowed,
+                 deadline_ns=deadline_ns)
+            for at in range(0, len(queries), _QUERIES)
+        ]  # fmt: skip
+        found_rows, found_distances, complete = zip(*parts, strict=True)
+        return np.concatenate(found_rows), np.concatenate(found_distances), all(complete)
     block = max(1, _BLOCK_BYTES // (4 * max(dim, 1)))
     for start in range(0, count, block):
         if deadline_ns and time.monotonic_ns() > deadline_ns:

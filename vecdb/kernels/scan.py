@@ -24,7 +24,7 @@ from vecdb.workers import Workers
 __all__ = ["METRICS", "flat", "pool_key", "query_norm", "rescore", "scan"]
 
 _BYTES = "Array(u1, 1, 'C', readonly=True)"
-_CHUNK = 1 << 16  # rows in one call of the kernel: the deadline is looked at between calls
+_CHUNK = 1 << 16  # rows times queries in a call of the kernel; the clock is looked at between calls
 _QUERIES = 64  # queries in one task: their pools and a block of rows stay in the second level
 _SPLIT_BYTES = 4 << 20  # of rows worth a thread of their own: 0.3 ms of work, 45 us of hand-over
 _NONE = np.zeros(0, np.uint8)
@@ -166,11 +166,14 @@ def scan(
         mine = blocks[block]
         asked = flat(queries[mine]), norms[mine]
         scratch = np.empty(step if codes is None else 3 * _CODED, np.int64)
-        for start in range(edges[part], edges[part + 1], _CHUNK):
+        chunk = _CHUNK
+        if deadline_ns:
+            chunk = max(1024, _CHUNK // max(1, len(asked[1])))
+        for start in range(edges[part], edges[part + 1], chunk):
             if deadline_ns and time.monotonic_ns() > deadline_ns:
                 done[i] = False
                 return
-            stop = min(edges[part + 1], start + _CHUNK)
+            stop = min(edges[part + 1], start + chunk)
             if codes is None:
                 scan_rows(
                     METRICS[metric], half, data, dim, start, stop, allowed is None, bitmap, *asked,

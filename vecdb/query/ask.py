@@ -67,7 +67,7 @@ def ask(
     query_id: Any = None,
 ) -> Question:
     """The question behind the arguments of :meth:`vecdb.Collection.search`."""
-    schema = snapshot.schema
+    schema, until = snapshot.schema, execute.deadline(timeout)  # the filter's time counts as well
     if k is None and radius is None:
         raise ArgumentError(
             describe("k", expected="a number of rows", got="None",
@@ -95,7 +95,7 @@ def ask(
         exact,
         allowed,
         _radius(radius),
-        execute.deadline(timeout),
+        until,
         check_target(target_recall),
     )
     return Question(request, single, group_by, k is None, before)

@@ -6,6 +6,7 @@ that asks for it, which is then kept as long as the segment is open.
 
 from __future__ import annotations
 
+import math
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -31,25 +32,31 @@ def check_target(target: Any) -> float | None:
     return float(target)
 
 
-def effort_of(data: Segment, k: int, target: float, matching: int, workers: Workers) -> Effort:
-    """What a walk takes to find the share `target` of the `k` nearest of the matching rows."""
+def effort_of(
+    data: Segment, k: int, target: float, matching: int, workers: Workers, *, timed: bool
+) -> Effort | None:
+    """What a walk takes to find the share `target` of the `k` nearest of the matching rows; None
+    where it is not known yet and `timed` forbids to take seconds for it."""
     from vecdb import graph
 
     index = data.graph
     assert index is not None
     known = _KNOWN.setdefault(data, {})
-    eighth = round(8 * matching / data.rows) / 8 or matching / data.rows
-    effort = known.get((k, target, eighth))
+    step = round(_STEPS * math.log2(matching / data.rows))
+    effort = known.get((k, target, step))
     if effort is None:
         calibration = known.get(k) or graph.kept(index, k)
+        if calibration is None and timed:
+            return None
         if calibration is None:
             calibration = graph.calibrate(index, data.vectors, k, workers)
         known[k] = calibration
-        effort = graph.effort_for(calibration, matching / data.rows, target)
+        effort = graph.effort_for(calibration, 2 ** (step / _STEPS), target)
         if len(known) < _MOST:
-            known[k, target, eighth] = effort
+            known[k, target, step] = effort
     return effort
 
 
 _KNOWN: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 _MOST = 1000
+_STEPS = 4  # in which the share that matches falls by half, for what is kept

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vecdb.filter.masks import Allowed
-    from vecdb.graph import Effort, Found
+    from vecdb.graph import Found
     from vecdb.segment import Segment
     from vecdb.store import Snapshot
     from vecdb.workers import Workers
@@ -85,7 +85,8 @@ def deadline(timeout: float | None) -> int:
     """The monotonic clock in ns at which a search of `timeout` seconds must end; 0 for never."""
     if timeout is None:
         return 0
-    if not isinstance(timeout, (int, float, np.number)) or not 0 <= timeout < 1e9:
+    number = isinstance(timeout, (int, float, np.number)) and not isinstance(timeout, bool)
+    if not number or not 0 <= timeout < 1e9:
         raise ArgumentError(
             describe(
                 "timeout",
@@ -107,15 +108,7 @@ def search(snapshot: Snapshot, request: Request, workers: Workers) -> Answer:
         if not passing.count:
             continue
         data = part.segment
-        choice = choose(
-            data,
-            passing.count,
-            request.k,
-            request.ef_search,
-            snapshot.schema.metric,
-            exact=request.exact,
-            effort=run.effort(data, passing.count),
-        )
+        choice = run.choice(data, passing.count)
         rows, distances, ef, scanned = run.part(data, passing, choice)
         found.append((number, rows, distances))
         plans.append(
@@ -150,19 +143,27 @@ class _Run:
         self.visited = self.estimated = self.computed = 0
         self.complete = True
 
-    def effort(self, data: Segment, matching: int) -> Effort | None:
-        """What the wanted recall takes on this segment; None without one."""
-        target = self.request.target_recall
-        if target is None or self.request.exact or not walkable(data):
-            return None
-        return effort_of(data, self.request.k, target, matching, self.workers)
+    def choice(self, data: Segment, matching: int) -> Choice:
+        """What to run on a part of which so many rows match."""
+        request, timed = self.request, self.request.deadline_ns > 0
+        effort = None
+        if request.target_recall is not None and not request.exact and walkable(data):
+            effort = effort_of(
+                data, request.k, request.target_recall, matching, self.workers, timed=timed
+            )
+            if effort is None:
+                return Choice("scan", 0, 0, "the timeout leaves no time to calibrate", exact=True)
+        return choose(
+            data, matching, request.k, request.ef_search, self.metric, exact=request.exact,
+            effort=effort, timed=timed,
+        )  # fmt: skip
 
     def part(
         self, data: Segment, passing: Allowed, choice: Choice
     ) -> tuple[Rows, Distances, int, int]:
         """Rows, distances, the beam and the number of exactly scanned queries in one part."""
         queries, k = self.request.queries, self.request.k
-        if choice.exact:
+        if choice.strategy == "scan" and choice.exact:
             return *self._scan(data, passing, queries), 0, len(queries)
         found = self._graph(data, passing, queries, choice)
         rows, distances = found.rows, found.distances
@@ -173,8 +174,11 @@ class _Run:
             short |= found.met < choice.need
         left = np.flatnonzero(short)
         if len(left):
-            again = self._graph(data, passing, queries[left], choice._replace(strategy="scan"))
-            rows[left], distances[left] = again.rows, again.distances
+            if choice.exact:
+                rows[left], distances[left] = self._scan(data, passing, queries[left])
+            else:
+                scan = choice._replace(strategy="scan")
+                rows[left], distances[left], *_ = self._graph(data, passing, queries[left], scan)
         return rows, distances, choice.beam, len(left)
 
     def _graph(

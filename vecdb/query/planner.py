@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_EF", "Choice", "choose", "walkable"]
 
 DEFAULT_EF = 64
+_SURELY = 1024  # beam up to which an unfiltered walk is not compared with a scan
+_LONG = 32_768  # records whose scan is a matter of milliseconds
 ENOUGH = 0.7  # share of the beam that a walk must have met in matching rows
 
 
@@ -44,7 +46,8 @@ class Choice(NamedTuple):
     slack : array or None
         Of a bounded walk.
     exact : bool
-        Whether a scan reads the rows themselves, not the graph's records.
+        Whether a scan, also one that follows a walk, reads the rows themselves, not the graph's
+        records.
     """
 
     strategy: Literal["scan", "graph"]
@@ -64,23 +67,27 @@ def choose(
     *,
     exact: bool,
     effort: Effort | None = None,
+    timed: bool = False,
 ) -> Choice:
     """The cheapest way to the `k` nearest of the `matching` rows of a part, with a beam, or with
-    the effort that a wanted recall takes."""
+    the effort that a wanted recall takes; `timed` under a deadline, which a scan of the records
+    does not look at."""
     hindrance = "exact=True" if exact else _hindrance(data)
     if hindrance:
         return Choice("scan", 0, 0, hindrance, exact=True)
-    slack = None
+    slack, long = None, timed and matching > _LONG
     if effort is None:
         beam = max(k, ef_search or DEFAULT_EF)
         need, hops = min(max(k, int(ENOUGH * beam)), matching), beam * data.rows / matching
-        if matching == data.rows:
+        if matching == data.rows and beam <= _SURELY:
             return Choice("graph", beam, k, "every row matches")
     else:
         slack, beam, hops = effort
         need = 0
     scanned, reason = _cheaper(costs_of(data, metric), matching, hops)
-    return Choice("scan", 0, 0, reason) if scanned else Choice("graph", beam, need, reason, slack)
+    if scanned:
+        return Choice("scan", 0, 0, reason, exact=long)
+    return Choice("graph", beam, need, reason, slack, exact=long)
 
 
 @lru_cache(1024)

@@ -104,7 +104,7 @@ def _prepare(
         data = part.segment
         effort = None
         if target is not None and walkable(data):
-            effort = effort_of(data, k, target, passing.count, workers)
+            effort = effort_of(data, k, target, passing.count, workers, timed=False)
         choice = choose(
             data, passing.count, k, ef_search, metric, exact=False, effort=effort
         )  # fmt: skip
