@@ -152,7 +152,7 @@ def _pages_in() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dim", type=int, default=1536, help="128 takes SIFT-like rows")
     parser.add_argument("--codes", default="int8", help="of the index; auto for the fastest")
     parser.add_argument("--path", type=Path, help="a store of these rows; made when not there")

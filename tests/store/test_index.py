@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -170,15 +169,24 @@ def test_a_check_in_the_background_ends_with_the_last_handle(
 ) -> None:
     from vecdb.segment import index
 
+    seen: list[str] = []
+    check = index._check
+
+    def watched(*args: Any) -> None:
+        seen.append("begun")
+        check(*args)
+        seen.append("ended")
+
+    monkeypatch.setattr(index, "_check", watched)
     monkeypatch.setattr(index, "HASHED_BYTES", 0)
     with index._turn:  # the check waits
         with vecdb.open(copy) as reader:
             nearest(reader)
-            assert "vecdb-check" in {thread.name for thread in threading.enumerate()}
+            assert eventually(lambda: seen == ["begun"])
         del reader
         gc.collect()
         assert str(copy) not in Path("/proc/self/maps").read_text()
-    assert eventually(lambda: "vecdb-check" not in {t.name for t in threading.enumerate()})
+    assert eventually(lambda: seen == ["begun", "ended"])
 
 
 def test_vectors_that_changed_are_never_indexed(copy: Path) -> None:

@@ -19,6 +19,7 @@ where the open segments and indexes exceed memory together: then most rows are o
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import re
@@ -150,9 +151,8 @@ class Index:
         file = self.file
         rest = [(n, s.blocks) for n, s in file.sections.items() if not file.verified(n)]
         if rest and sum(n for n, _ in list(_lengths.values())) <= _SHARE * usable_memory():
-            threading.Thread(
-                target=_check, args=(weakref.ref(self), rest), name="vecdb-check", daemon=True
-            ).start()
+            # threading.Thread would wait until the thread runs: up to 2 ms of the first search
+            _thread.start_new_thread(_check, (weakref.ref(self), rest))
 
 
 def _check(index: weakref.ref[Index], sections: list[tuple[str, int]]) -> None:

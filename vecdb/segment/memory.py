@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build_bytes", "indexable_rows", "usable_memory"]
 
-_GROUPS = Path("/sys/fs/cgroup")
+_GROUPS = "/sys/fs/cgroup"
 _SHARE = 0.5  # of the usable memory that a build may take
 
 
@@ -40,28 +40,37 @@ def usable_memory() -> int:
     once in a process."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for file in _limit_files():
-        try:
-            limits.append(int(file.read_text()))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
+        with contextlib.suppress(ValueError):  # "max", or no such file
+            limits.append(int(_content(file)))
     return min(limits)
 
 
-def _limit_files() -> list[Path]:
+def _limit_files() -> list[str]:
     """The files that hold the memory limit of this process's group, of both versions."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
     found = []
-    for line in lines:
+    for line in _content("/proc/self/cgroup").splitlines():
         number, controllers, group = line.split(":", 2)
-        place = group.lstrip("/")
+        place = group.strip("/")
         if number == "0":
-            found += [_GROUPS / place / "memory.max", _GROUPS / "memory.max"]
+            found += [f"{_GROUPS}/{place}/memory.max", f"{_GROUPS}/memory.max"]
         elif "memory" in controllers.split(","):
             found += [
-                _GROUPS / "memory" / place / "memory.limit_in_bytes",
-                _GROUPS / "memory" / "memory.limit_in_bytes",
+                f"{_GROUPS}/memory/{place}/memory.limit_in_bytes",
+                f"{_GROUPS}/memory/memory.limit_in_bytes",
             ]
     return found
+
+
+def _content(file: str) -> str:
+    """What a small file of the system's holds, "" when there is none; a third of a Path's time, and
+    the first search waits for it."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return os.read(descriptor, 1 << 16).decode()
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
