@@ -71,7 +71,6 @@ def test_a_graph_is_stored_and_found_again(indexed: Path) -> None:
     assert same >= 95  # of 100
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "empty", "swap"])
 def test_rows_of_a_compact_graph_are_read_and_not_mapped(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).standard_normal((12_000, 128), dtype=np.float32)
     with vecdb.create(
@@ -109,10 +108,11 @@ def test_rows_of_a_store_beyond_memory_are_read_and_not_mapped(
             answers.append(col.search(rows[:100], 10).distances)
             graph = col._store.snapshot.parts[0].segment.graph
             assert graph is not None
-            assert (graph.shape(half=False)[13] >= 0) == reads
+            assert (graph._source[1] >= 0) == reads
     np.testing.assert_array_equal(*answers)
 
 
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "empty", "swap"])
 def test_a_damaged_index_costs_time_and_never_an_answer(
     copy: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
