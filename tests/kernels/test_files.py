@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from vecdb.kernels.files import read_rows
-from vecdb.kernels.memory import address
 
 OFFSET = 100
 DATA = np.random.default_rng(0).standard_normal((5_000, 33)).astype(np.float32)
@@ -33,7 +32,7 @@ def file(tmp_path: Path) -> Iterator[int]:
 def read(descriptor: int, rows: list[int]) -> np.ndarray | None:
     copies = np.full((len(rows) + 1, DATA.shape[1]), 7, np.float32)
     wanted = np.array(rows, np.int64)
-    done = read_rows(descriptor, OFFSET, ROW, wanted, len(rows), address(copies))
+    done = read_rows(descriptor, OFFSET, ROW, wanted, len(rows), copies.ctypes.data)
     assert (copies[-1] == 7).all()  # nothing behind the last row is written
     return copies[:-1] if done else None
 
