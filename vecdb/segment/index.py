@@ -14,7 +14,8 @@ or ``verify="full"`` looks.
 Searches touch the few float rows that they rescore where the segment is mapped, or read them: see
 :mod:`vecdb.kernels.files`. They are read where the graph is in its compact layout, which is there
 to save memory (SIFT-like 200,000 x 128: 66 MiB instead of 164, 97 us a query instead of 83), and
-where the open segments and indexes exceed memory together: then most rows are on the disk.
+where the open segments and indexes exceed three quarters of memory together: then many rows are on
+the disk.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ _AT_ONCE = 1 << 20  # what is hashed before it is used of a graph with larger se
 _STEP = 16  # blocks that a check in the background hashes before it asks whether to go on
 
 _PAUSE = 0.5  # seconds that the first searches have the disk for themselves
+_FITS = 0.75  # of memory, that files may have and still be there when they are needed again
 _SHARE = 0.25  # of memory, that indexes may have to be checked in the background
 
 _turn = threading.Lock()  # one check in the background at a time
@@ -143,7 +145,7 @@ class Index:
         if mapping.descriptor < 0 or vectors is None:
             return
         compact = graph.meta["bits"] == 0
-        if compact or sum(map(sum, list(_lengths.values()))) > usable_memory():
+        if compact or sum(map(sum, list(_lengths.values()))) > _FITS * usable_memory():
             graph.read_rows_from(mapping, mapping.reading(), vectors.offset)
 
     def _check_the_rest(self) -> None:
