@@ -228,8 +228,10 @@ def _upper(small: Graph, places: npt.NDArray[np.int64], levels: int) -> dict[str
     starts = (np.cumsum(sizes) - sizes).tolist()
     at = [start + np.arange(len(level)) for start, level in zip(starts, real, strict=True)]
     sample = places[order[: sizes[-1]]].astype(np.int32)
+    records = small.arrays["rows"][order[: sizes[-1]], : small.record]
     return {
         "upper_rows": Sparse(int(sizes[-1]), np.arange(len(sample)), sample),
+        "upper_records": Sparse(int(sizes[-1]), np.arange(len(sample)), records),
         "upper_links": Sparse(int(sizes.sum()), np.concatenate(at), np.concatenate(real)),
     }
 

@@ -47,7 +47,10 @@ def test_a_number_out_of_range_is_refused(built, name, value):
         graph.Graph.from_arrays(built.arrays, {**built.meta, name: value}, 300, 40)
 
 
-@pytest.mark.parametrize("name", ["rows", "mean", "matrix", "scales", "upper_rows", "upper_links"])
+@pytest.mark.parametrize(
+    "name",
+    ["rows", "mean", "matrix", "scales", "upper_rows", "upper_records", "upper_links"],
+)
 def test_a_section_of_a_wrong_shape_or_type_or_missing_is_refused(built, name):
     array = built.arrays[name]
     for wrong in (None, array[:-1], array.view(np.int8), array.astype(np.float64)):

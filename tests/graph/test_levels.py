@@ -30,7 +30,7 @@ def positions(built: graph.Graph) -> np.ndarray:
 def enter(built: graph.Graph, own: np.ndarray) -> int:
     arrays = built.arrays
     return descend(
-        arrays["rows"].ctypes.data, built.stride, built.inner, built.rows, own.ctypes.data,
+        arrays["upper_records"].ctypes.data, built.inner, built.rows, own.ctypes.data,
         built.meta["entry"], built.meta["levels"], arrays["upper_rows"].ctypes.data,
         arrays["upper_links"].ctypes.data,
     )  # fmt: skip
@@ -60,6 +60,8 @@ def test_a_level_is_a_sample_within_the_next_and_links_stay_within_it(built):
     assert len(np.unique(sample)) == len(sample) == 512
     assert links.shape == (544, WIDTH)
     assert sample[0] == built.meta["entry"]
+    records = built.arrays["upper_records"]
+    np.testing.assert_array_equal(records, built.arrays["rows"][sample, : built.record])
     assert links[:32].max() < 32
     assert links[32:].max() < 512
     assert ((links >= 0).sum(axis=1) > 2).all()

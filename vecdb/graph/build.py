@@ -179,7 +179,7 @@ def build(
     entry = int(candidates[records.norms()[candidates].argmin()]) if n else 0
     order = np.random.default_rng(seed).permutation(n)
     order = np.concatenate([[entry], order[order != entry]])[:n]
-    upper = _Upper(order)
+    upper = _Upper(order, records)
     done = 1
     if kept.any():
         _sample(plan, records, ground, kept, order[: len(upper.sample)], upper)
@@ -201,10 +201,11 @@ class _Links:
 class _Upper:
     """The upper levels, finished one by one as the graph grows past their sizes."""
 
-    def __init__(self, order: NDArray[np.int64]) -> None:
+    def __init__(self, order: NDArray[np.int64], records: _Records) -> None:
         self.entry = int(order[0]) if len(order) else 0
         self.sizes = level_sizes(levels_of(len(order)))
         self.sample = order[: self.sizes.max(initial=0)].astype(np.int32)
+        self.records = records.data.reshape(len(order), records.stride)[self.sample]
         self.links = np.full((int(self.sizes.sum()), WIDTH), -1, np.int32)
         self.done = 0
 
@@ -300,8 +301,8 @@ def _insert(
             with scratch.borrowed() as visited:
                 insert_rows(
                     *records.args, links, degrees, upper.entry, upper.done, upper.sample,
-                    upper.links, batch[first:last], plan.beam, plan.degree, np.float32(ALPHA),
-                    visited,
+                    upper.records, upper.links, batch[first:last], plan.beam, plan.degree,
+                    np.float32(ALPHA), visited,
                 )  # fmt: skip
 
         plan.each(search, count, 32)
@@ -396,7 +397,8 @@ def _finish(
     }  # fmt: skip
     arrays = {
         "rows": rows, "mean": plan.space.mean, "matrix": projection.matrix,
-        "scales": projection.scales, "upper_rows": upper.sample, "upper_links": upper.links,
+        "scales": projection.scales, "upper_rows": upper.sample, "upper_records": upper.records,
+        "upper_links": upper.links,
     }  # fmt: skip
     return Graph(arrays, meta, inner - (plan.space.metric == "ip"))
 

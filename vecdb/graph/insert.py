@@ -108,22 +108,24 @@ def beam(data, stride, inner, links, degrees, entry, row, pool, size, visited):
 
 @jit(
     f"void({_RECORDS}, i4[:, ::1], i4[::1], i8, i8, Array(i4, 1, 'C', readonly=True),"
-    " Array(i4, 2, 'C', readonly=True), Array(i8, 1, 'C', readonly=True), i8, i8, f4, u1[::1])"
+    " u1[:, ::1], Array(i4, 2, 'C', readonly=True), Array(i8, 1, 'C', readonly=True), i8, i8, f4,"
+    " u1[::1])"
 )
 def insert_rows(
-    data, stride, inner, links, degrees, entry, levels, sample, upper, rows, size, degree, alpha,
-    visited,
+    data, stride, inner, links, degrees, entry, levels, sample, sampled, upper, rows, size, degree,
+    alpha, visited,
 ):  # fmt: skip
     """Find and write the links of new rows, which nothing links to yet.
 
-    `sample` and `upper` are the rows and links of the first `levels` upper levels.
+    `sample` and `sampled` are the rows of the upper levels and their records, `upper` the links of
+    the first `levels` ones.
     """
     pool = np.empty(8 + size, np.int64)
     for i in range(len(rows)):
         row = rows[i]
         start = descend(
-            data, stride, inner, len(links), data + row * stride, entry, levels, address(sample),
-            address(upper),
+            address(sampled), inner, len(links), data + row * stride, entry, levels,
+            address(sample), address(upper),
         )  # fmt: skip
         count = beam(data, stride, inner, links, degrees, start, row, pool, size, visited)
         degrees[row] = select(data, stride, inner, row, pool[8:], count, links[row], degree, alpha)

@@ -9,6 +9,7 @@ Arrays of the layout ``rows`` (n = rows, offsets in bytes of a row):
 | ``matrix`` | uint8 (dims16 / 16, groups, 64) | the projection of the neighbour codes |
 | ``scales`` | float32 (dims16,) | its rows' scales |
 | ``upper_rows`` | int32 (size of the lowest upper level,) | sample of the rows |
+| ``upper_records`` | uint8 (size of the lowest upper level, record) | their records once more |
 | ``upper_links`` | int32 (all sizes, 16) | links of each level within the sample, or -1 |
 
 A record is what :mod:`vecdb.quant.record` says, a block of 32 neighbours what
@@ -91,8 +92,9 @@ class Graph:
         return (
             METRICS[self.meta["metric"]], half, self.dim, self.inner, self.stride, self.record,
             self.blocks, self.meta["dims"], self.meta["bits"], self.meta["entry"],
-            self.meta["levels"], self.arrays["upper_rows"].ctypes.data,
-            self.arrays["upper_links"].ctypes.data, *self._source[1:],
+            self.meta["levels"],
+            *(self.arrays[f"upper_{what}"].ctypes.data for what in ("rows", "links", "records")),
+            *self._source[1:],
         )  # fmt: skip
 
     def shape(self, half: bool) -> NDArray[np.int64]:
@@ -194,15 +196,17 @@ class Graph:
         inner = dim + (meta["metric"] == "ip")
         dims, bits = meta["dims"], meta["bits"]
         block = block_bytes(dims, bits)
-        stride = record_bytes(inner) + meta["degree"] // BLOCK * block
-        padded, groups = dims + 15 & ~15, inner + 3 >> 2
         sizes = level_sizes(meta["levels"])
+        record, sampled = record_bytes(inner), int(sizes.max(initial=0))
+        stride = record + meta["degree"] // BLOCK * block
+        padded, groups = dims + 15 & ~15, inner + 3 >> 2
         expected: dict[str, tuple[type, tuple[int, ...]]] = {
             "rows": (np.uint8, (rows, stride)),
             "mean": (np.float32, (inner,)),
             "matrix": (np.uint8, (padded // 16, groups, 64)),
             "scales": (np.float32, (padded,)),
-            "upper_rows": (np.int32, (int(sizes.max(initial=0)),)),
+            "upper_rows": (np.int32, (sampled,)),
+            "upper_records": (np.uint8, (sampled, record)),
             "upper_links": (np.int32, (int(sizes.sum()), WIDTH)),
         }
         for name, (dtype, shape) in expected.items():

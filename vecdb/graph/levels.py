@@ -6,7 +6,8 @@ begins its walk where the descent ends: without it 50 tight clusters left most a
 that no walk came to (recall .14).
 
 As rows are inserted in random order, a level is nothing but the graph as it was when it had that
-many rows, thinned. Links are numbers within the sample, so a level's are read from one short array.
+many rows, thinned. Links are numbers within the sample, whose records are kept once more, one after
+the other: a level is read from short arrays, not from a page of the ground level for each row.
 """
 
 from __future__ import annotations
@@ -40,19 +41,19 @@ def levels_of(rows: int) -> int:
     return levels
 
 
-@jit("i8(i8, i8, i8, i8, i8, i8, i8, i8, i8)")
-def descend(data, stride, inner, rows, own, entry, levels, sample, links):
+@jit("i8(i8, i8, i8, i8, i8, i8, i8, i8)")
+def descend(records, inner, rows, own, entry, levels, sample, links):
     """The row at which to enter the ground level.
 
-    `sample` and `links` are the addresses of the levels' rows and links, `own` of the record that
-    is searched for. What a mapped file says is checked before it is followed.
+    `records`, `sample` and `links` are the addresses of the sample's records and rows, and of the
+    levels' links, `own` of the record that is searched for. What a mapped file says is checked
+    before it is followed.
     """
     if levels == 0:
         return entry
-    nearest = np.int64(entry)
-    least = record_distance(data + entry * stride, own, inner)
-    position = np.int64(0)
     length = record_bytes(inner)
+    least = record_distance(records, own, inner)
+    position = np.int64(0)
     size = np.int64(FIRST)
     for _level in range(levels):
         before = np.int64(-1)
@@ -62,21 +63,16 @@ def descend(data, stride, inner, rows, own, entry, levels, sample, links):
             for i in range(WIDTH):
                 other = np.int64(read_i32(at + 4 * i))
                 if 0 <= other < size:
-                    row = np.int64(read_i32(sample + 4 * other))
-                    if 0 <= row < rows:
-                        prefetch_bytes(data + row * stride, length)
+                    prefetch_bytes(records + other * length, length)
             for i in range(WIDTH):
                 other = np.int64(read_i32(at + 4 * i))
                 if not 0 <= other < size:
                     continue
-                row = np.int64(read_i32(sample + 4 * other))
-                if not 0 <= row < rows:
-                    continue
-                value = record_distance(data + row * stride, own, inner)
+                value = record_distance(records + other * length, own, inner)
                 if value < least:
                     least = value
-                    nearest = row
                     position = other
         links += 4 * WIDTH * size
         size *= FACTOR
-    return nearest
+    row = np.int64(read_i32(sample + 4 * position))
+    return row if 0 <= row < rows else entry

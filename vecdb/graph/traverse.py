@@ -44,7 +44,7 @@ _WHOLE = "Array(i8, 1, 'C', readonly=True)"
 
 SHAPE = (
     "metric", "half", "dim", "inner", "stride", "record", "blocks", "dims", "bits", "entry",
-    "levels", "upper_rows", "upper_links", "descriptor", "offset",
+    "levels", "upper_rows", "upper_links", "upper_records", "descriptor", "offset",
 )  # fmt: skip
 """Order of the numbers that describe a graph to the kernel; the upper ones are addresses, the last
 two say where the raw rows are read from a file, -1 when they are touched where they are mapped."""
@@ -298,7 +298,7 @@ def rescore(raw, shape, query, norm, best, limit, final, k, rows, distances):
     """Order the nodes up to the key `limit`, and two more than k, by their true distance."""
     metric, half, dim = shape[0], shape[1] == 1, shape[2]
     row_bytes = dim * (2 if half else 4)
-    apart = shape[13] >= 0
+    apart = shape[14] >= 0
     final[8:] = EMPTY
     count = 0
     while 8 + count < len(best) and best[8 + count] != EMPTY:
@@ -312,7 +312,7 @@ def rescore(raw, shape, query, norm, best, limit, final, k, rows, distances):
         nodes = np.empty(count, np.int64)
         for i in range(count):
             nodes[i] = key_row(best[8 + i])
-        apart = read_rows(shape[13], shape[14], row_bytes, nodes, count, address(copies))
+        apart = read_rows(shape[14], shape[15], row_bytes, nodes, count, address(copies))
     for i in range(count):
         node = key_row(best[8 + i])
         at = address(copies) + i * row_bytes if apart else raw + node * row_bytes
@@ -398,9 +398,8 @@ def search_rows(
         start = np.int64(-1)
         if mode != SCAN:
             start = descend(
-                address(data), shape[4], inner, nodes, mine, shape[9], shape[10], shape[11],
-                shape[12],
-            )  # fmt: skip
+                shape[13], inner, nodes, mine, shape[9], shape[10], shape[11], shape[12]
+            )
         estimates = computed = pruned = 0
         if mode == SCAN:
             hops = scan_records(

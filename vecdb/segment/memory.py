@@ -24,14 +24,14 @@ def indexable_rows(schema: Schema) -> int:
 def build_bytes(dim: int, M: int) -> int:
     """Bytes that the build of a graph takes for each row, its result included.
 
-    The record twice (alone and in the node's row), 1.5 times the links, the projected row, codes
-    of two bits for each dimension of each neighbour and three pairs of factors, 40 bytes of order
-    and marks. Codes are one or two bits wide from 200 dimensions on; below that four bits of each
-    would make it a third more.
+    The record twice (alone and in the node's row; an eighth of them once more), 1.5 times the
+    links, the projected row, codes of two bits for each dimension of each neighbour and three pairs
+    of factors, 40 bytes of order and marks. Codes are one or two bits wide from 200 dimensions on;
+    below that four bits of each would make it a third more.
     """
     degree = -(-2 * M // 32) * 32
     record = dim + 76
-    return 2 * record + 6 * degree + 4 * dim + degree * (8 + dim // 4) + 8 * degree + 40
+    return 17 * record // 8 + 6 * degree + 4 * dim + degree * (8 + dim // 4) + 8 * degree + 40
 
 
 @functools.cache
