@@ -6,13 +6,15 @@ Rivals install from PyPI into environments of their own, next to what vecdb need
     python3 -m venv .bench-db && .bench-db/bin/pip install -r bench/requirements-db.txt
 
 and the commands run from the repository's root, ``.bench-engine/bin/python -m bench.engine`` and so
-on. ``--set`` takes ``sift-like`` (made on the spot), a path to an .npz, .hdf5, .fvecs or .fbin
-file, or the name of an .npz in the folder that ``VECDB_DATA`` names.
+on. ``--set`` takes ``sift-like`` or another set that :mod:`bench.made` makes on the spot, a path
+to an .npz, .hdf5, .fvecs or .fbin file, or the name of an .npz in the folder that ``VECDB_DATA``
+names.
 
 =================== ============ ==================================================================
 ``bench.``          environment  what it measures
 =================== ============ ==================================================================
 ``engine``          engine       recall@10 against QPS, all rivals, with a picture
+``breadth``         engine       recall and QPS against hnswlib on sets that nothing was tuned on
 ``threads``         engine       two search threads against one
 ``latency``         engine       P99 of eight clients under the same offered load as hnswlib
 ``overhead``        engine       Python's share of a single search call

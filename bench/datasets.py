@@ -3,7 +3,8 @@
 =================== ============================================================================
 name or path        what it gives
 =================== ============================================================================
-``sift-like``       200,000 x 128 u8-valued descriptors made here (no download), 1,000 queries
+``sift-like``       200,000 x 128 u8-valued descriptors made here (no download), 1,000 queries;
+                    likewise every other name in :data:`bench.made.MADE`
 ``NAME``            ``$VECDB_DATA/NAME.npz`` with arrays ``train`` and ``test``
 ``FILE.npz``        the same, by path
 ``FILE.hdf5``       an ann-benchmarks file (``train``, ``test``, attribute ``distance``)
@@ -24,6 +25,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from bench.made import MADE, draw
+
 OUT = Path(__file__).parent / "out"
 Floats = npt.NDArray[np.float32]
 
@@ -43,8 +46,8 @@ class Dataset:
 
 def load(source: str, rows: int | None = None) -> Dataset:
     """Read a data set by name or path; `rows` keeps only the first so many."""
-    if source == "sift-like":
-        data = sift_like()
+    if source in MADE:
+        data = made(source)
     else:
         path = _find(source)
         data = _READERS[path.suffix](path)
@@ -56,16 +59,17 @@ def load(source: str, rows: int | None = None) -> Dataset:
 def truth(data: Dataset, k: int) -> npt.NDArray[np.float64]:
     """Distances (queries, k) of the exact neighbours, ascending; kept under ``bench/out``.
 
-    Float32 products find 2k + 20 candidates, float64 arithmetic ranks them.
+    Float32 products of centred rows find 2k + 20 candidates, float64 arithmetic ranks them.
     """
     cache = OUT / f"truth-{data.name}-{len(data.test)}-k{k}.npy"
     if cache.exists():
         return np.asarray(np.load(cache))
     best = np.empty((len(data.test), k))
-    rows = _prepared(data.train, data.metric)
+    mean = data.train.mean(axis=0, dtype=np.float64).astype(np.float32)
+    rows = _prepared(data.train, data.metric, mean)
     norms = np.einsum("ij,ij->i", rows, rows)
     for i in range(0, len(data.test), 100):
-        queries = _prepared(data.test[i : i + 100], data.metric)
+        queries = _prepared(data.test[i : i + 100], data.metric, mean)
         rough = -2 * (queries @ rows.T)
         if data.metric != "ip":
             rough += norms
@@ -109,31 +113,12 @@ def normalised(vectors: Floats) -> Floats:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
 
 
-def sift_like(rows: int = 200_000, queries: int = _HELD_OUT, seed: int = 7) -> Dataset:
-    """128-dim u8 descriptors that behave like SIFT's: clustered, non-negative, sparse, clipped.
-
-    Each row is a 4 x 4 grid of 8-bin histograms of gradients: a patch drawn from one of 2,000
-    families (a point in a 28-dim latent space) spreads over the bins, is cut at zero, scaled to
-    length 512 and clipped at a fifth of it, twice, as Lowe's descriptor is.
-    """
-    rng = np.random.default_rng(seed)
-    total, latent = rows + queries, 28
-    families = rng.standard_normal((2_000, latent), dtype=np.float32)
-    popularity = rng.dirichlet(np.full(len(families), 0.7))
-    mixing = rng.standard_normal((latent, 128), dtype=np.float32) / np.sqrt(np.float32(latent))
-    out = np.empty((total, 128), dtype=np.uint8)
-    for i in range(0, total, 50_000):
-        count = min(50_000, total - i)
-        patch = families[rng.choice(len(families), count, p=popularity)]
-        patch = patch + 0.75 * rng.standard_normal((count, latent), dtype=np.float32)
-        bins = patch @ mixing + 0.25 * rng.standard_normal((count, 128), dtype=np.float32)
-        bins = np.maximum(bins + 0.1, 0)
-        for _ in range(2):
-            bins = np.minimum(512 * normalised(bins), 0.2 * 512)
-        out[i : i + count] = np.rint(512 / np.linalg.norm(bins, axis=1, keepdims=True) * bins).clip(
-            0, 255
-        )
-    return Dataset("sift-like-128-euclidean", "l2", out[:rows], out[rows:])  # type: ignore[arg-type]
+def made(name: str, rows: int | None = None, queries: int = _HELD_OUT) -> Dataset:
+    """A set of :data:`bench.made.MADE`, with so many rows and queries."""
+    kind = MADE[name]
+    train, test = draw(kind, kind.rows if rows is None else rows, queries)
+    word = next(word for word, metric in _METRICS.items() if metric == kind.metric)
+    return Dataset(f"{name}-{kind.dim}-{word}", kind.metric, train, test)
 
 
 def text_like(
@@ -157,7 +142,15 @@ def text_like(
     return out[:rows], out[rows:]
 
 
-def _prepared(vectors: Floats, metric: str) -> Floats:
+def sift_like(rows: int = 200_000, queries: int = _HELD_OUT) -> Dataset:
+    """128-dim u8 descriptors that behave like SIFT's."""
+    return made("sift-like", rows, queries)
+
+
+def _prepared(vectors: Floats, metric: str, mean: Floats) -> Floats:
+    """Vectors whose products rank like the metric; under l2 those of centred rows cancel least."""
+    if metric == "l2":
+        return vectors - mean
     return normalised(vectors) if metric == "cosine" else vectors
 
 
@@ -169,8 +162,9 @@ def _find(source: str) -> Path:
     if folder and (named := Path(folder) / f"{source}.npz").exists():
         return named
     raise FileNotFoundError(
-        f"no data set {source!r}: give a path ending in {', '.join(_READERS)}, 'sift-like', or the "
-        "name of an .npz in the folder that the environment variable VECDB_DATA names"
+        f"no data set {source!r}: give a path ending in {', '.join(_READERS)}, one of "
+        f"{', '.join(MADE)}, or the name of an .npz in the folder that the environment variable "
+        "VECDB_DATA names"
     )
 
 

@@ -126,12 +126,12 @@ def _compare(report: Report, data: Dataset, points: dict[str, list[curves.Point]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--set", default="sift-like", help="see bench/datasets.py")
-    parser.add_argument("--only", help="libraries, comma separated; default: all but NGT")
+    parser.add_argument("--only", help="libraries, comma separated; default: the usual")
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2, help="for the builds; searches use one")
     parser.add_argument("--rows", type=int, help="only the first so many rows")
     given = parser.parse_args()
-    usual = [name for name in LIBRARIES if name != "NGT"]  # minutes to build
+    usual = [name for name in LIBRARIES if name not in {"NGT", "vecdb store"}]  # slow, superfluous
     names = given.only.split(",") if given.only else usual
     run(given.set, names, given.passes, given.threads, given.rows)
 

@@ -196,6 +196,12 @@ class Contest:
             with exclusive() if timed else contextlib.nullcontext(), self._reporting(name):
                 yield name, self._alive[name].call(method, *args)
 
+    def ask(self, name: str, method: str, *args: Any) -> Any:
+        """One library's result outside of the rounds; an empty dict when it failed."""
+        with exclusive(), self._reporting(name):
+            return self._alive[name].call(method, *args)
+        return {}
+
     def __enter__(self) -> Contest:
         return self
 

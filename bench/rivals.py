@@ -86,6 +86,22 @@ class VecdbCollection(VecdbGraph):
         return padded([search(query, k, ef_search=beam).ids for query in queries], k)
 
 
+class VecdbStore(VecdbCollection):
+    """The same with a batch of queries in one call, and what it answers when asked for no beam."""
+
+    def search(self, queries: Floats, k: int, ef: float) -> Ids:
+        return self.ask(queries, k, ef_search=int(ef))
+
+    def ask(self, queries: Floats, k: int, **how: Any) -> Ids:
+        """Ids (queries, k) of a batch search with these options."""
+        return np.asarray(self._col.search(queries, k, **how).ids)
+
+    def ask_each(self, queries: Floats, k: int) -> None:
+        """Search one query a call, by default."""
+        for query in queries:
+            self._col.search(query, k)
+
+
 class Hnswlib:
     """The baseline: M=16, ef_construction=200, float32."""
 
@@ -330,6 +346,7 @@ class Ngt:
 LIBRARIES: dict[str, type[Library]] = {
     "vecdb": VecdbGraph,
     f"vecdb {SINGLE}": VecdbCollection,
+    "vecdb store": VecdbStore,
     "hnswlib": Hnswlib,
     f"hnswlib {SINGLE}": HnswlibCalls,
     "SymphonyQG": SymphonyQG,

@@ -85,3 +85,10 @@ def test_the_engine_reaches_a_recall_and_reads_its_qps(tmp_path: Path) -> None:
     reached = [line["recall"] for line in lines if "recall" in line]
     assert max(reached) > 0.98
     assert lines[-1]["qps_at"]["0.95"] > 0
+
+
+def test_breadth_compares_a_made_set_with_hnswlib() -> None:
+    pytest.importorskip("hnswlib")
+    (line,) = run("breadth", "--sets", "uniform", "--rows", "2500", "--passes", "1")
+    assert line["default_recall"] > 0.95
+    assert all(ratio > 0 for ratio in line["ratio"])

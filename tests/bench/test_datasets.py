@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import datasets
+from bench import datasets, made
 from bench.datasets import Dataset
 
 RNG = np.random.default_rng(3)
@@ -74,6 +74,40 @@ def test_the_sift_like_set_is_bytes_in_128_dims_and_always_the_same() -> None:
     assert one.train.dtype == np.uint8
     lengths = np.linalg.norm(one.train.astype(np.float32), axis=1)
     assert abs(lengths.mean() - 512) < 5
+
+
+@pytest.mark.parametrize("name", made.MADE)
+def test_a_made_set_is_finite_of_its_shape_and_always_the_same(name: str) -> None:
+    one, two = (datasets.made(name, rows=500, queries=20) for _ in range(2))
+    kind = made.MADE[name]
+    assert one.train.shape == (500, kind.dim)
+    assert one.test.shape == (20, kind.dim)
+    assert one.metric == kind.metric == datasets._metric_of(one.name)
+    assert np.isfinite(one.train).all()
+    assert np.isfinite(one.test).all()
+    np.testing.assert_array_equal(one.train, two.train)
+    np.testing.assert_array_equal(one.test, two.test)
+
+
+def test_made_sets_are_what_their_names_say() -> None:
+    sets = {name: datasets.made(name, rows=1000, queries=100) for name in made.MADE}
+    assert len(np.unique(sets["repeated"].train, axis=0)) < 1000 / 15
+    assert (sets["words"].train == 0).mean() > 0.9
+    assert sets["offset"].train.min() >= 1000
+    assert sets["offset"].train.max() <= 1001
+    assert set(np.unique(sets["bits"].train)) == {0, 1}
+    assert sets["gist-like"].train.min() >= 0
+    lengths = np.linalg.norm(sets["items-skewed"].train, axis=1)
+    assert lengths.max() > 10 * np.median(lengths)
+    rows, queries = datasets.normalised(sets["cross-modal"].train), sets["cross-modal"].test
+    near = (datasets.normalised(queries) @ rows.T).max(axis=1)
+    assert near.mean() < np.sort(rows @ rows.T)[:, -2].mean() - 0.1
+
+
+def test_truth_of_rows_far_from_zero_is_exact() -> None:
+    data = datasets.made("offset", rows=500, queries=20)
+    best = np.sort(naive(data), axis=1)[:, :10]
+    np.testing.assert_allclose(datasets.truth(data, 10), best, rtol=1e-6)
 
 
 def test_files_of_the_public_sets_are_read(tmp_path: Path) -> None:
