@@ -79,7 +79,19 @@ def test_a_float64_too_large_for_float32_is_refused() -> None:
 
 def test_huge_and_denormal_rows_are_not_mistaken_for_inf_or_zero() -> None:
     rows = np.array([[3e38, 3e38, 0], [1e-42, 0, 0]], np.float32)
-    np.testing.assert_array_equal(as_vectors(rows, PLAIN), rows)
+    np.testing.assert_array_equal(as_vectors(rows, L2), rows)
+
+
+@pytest.mark.parametrize("length", [1e-42, 1e-25, 1e-19, 1e20, 3e38])
+def test_a_row_whose_square_float32_does_not_hold_is_refused_under_cosine(length: float) -> None:
+    rows = np.array([[1, 2, 2], [length, 0, 0], [1e-18, 0, 0], [0, 1e18, 0]], np.float32)
+    for some in (rows.tolist(), rows[1:2].tolist()):
+        with pytest.raises(SchemaError, match=f"row {len(some) // 3}"):
+            as_vectors(some, PLAIN)
+    assert len(as_vectors(rows[[0, 2, 3]], PLAIN)) == 3
+    queries, _ = as_queries(rows, PLAIN)
+    np.testing.assert_allclose(queries[:2], [[1, 2, 2], [1, 0, 0]])
+    np.testing.assert_allclose(as_queries(rows[1].tolist(), PLAIN)[0], [[1, 0, 0]])
 
 
 def test_zero_rows_are_refused_under_cosine_alone() -> None:

@@ -30,6 +30,7 @@ __all__ = [
 
 MAX_STRING_ID = 65_535  # bytes of UTF-8
 _SHOWN = 5  # offenders named in a message
+_LEAST_SQUARE = 1e-37  # below it float32 has fewer bits
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,7 +82,13 @@ def as_vectors(data: Any, schema: Schema) -> npt.NDArray[Any]:
         )  # fmt: skip
     with np.errstate(over="ignore"):
         stored = np.ascontiguousarray(array, dtype=schema.dtype)
-    refuse_unusable_rows(stored, schema, "vectors")
+    extreme = refuse_unusable_rows(stored, schema, "vectors")
+    if len(extreme):
+        raise SchemaError(
+            describe("vectors", expected="rows of a length between 1e-18 and 1e18 (metric is "
+                     "cosine)", got=f"one that float32 can't square in row {_some(extreme)}",
+                     fix="scale these rows: only their direction counts")
+        )  # fmt: skip
     return stored
 
 
@@ -105,7 +112,11 @@ def as_queries(data: Any, schema: Schema) -> tuple[npt.NDArray[np.float32], bool
     single = array.ndim == 1
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(array.reshape(-1, schema.dim), dtype=np.float32)
-    refuse_unusable_rows(rows, schema, "query")
+    extreme = refuse_unusable_rows(rows, schema, "query")
+    if len(extreme):  # only their direction counts
+        scaled = rows.astype(np.float64)
+        scaled[extreme] /= np.linalg.norm(scaled[extreme], axis=1, keepdims=True)
+        rows = scaled.astype(np.float32)
     return rows, single
 
 
@@ -169,8 +180,17 @@ def refuse_duplicates(ids: npt.NDArray[Any]) -> None:
         )  # fmt: skip
 
 
-def refuse_unusable_rows(rows: npt.NDArray[Any], schema: Schema, subject: str) -> None:
-    """Raise SchemaError for NaN, Inf and, under cosine, zero rows, naming the row numbers."""
+def refuse_unusable_rows(
+    rows: npt.NDArray[Any], schema: Schema, subject: str
+) -> npt.NDArray[np.intp]:
+    """Raise SchemaError for NaN, Inf and, under cosine, zero rows, naming the row numbers.
+
+    Returns
+    -------
+    (m,) array
+        Under cosine the rows whose squared length float32 does not hold: kernels would divide by 0
+        or infinity.
+    """
     # one pass: a finite squared norm in float32 clears a row; only suspects are looked at closely
     with np.errstate(over="ignore", invalid="ignore"):
         squared = np.einsum("ij,ij->i", rows, rows, dtype=np.float32)
@@ -183,7 +203,7 @@ def refuse_unusable_rows(rows: npt.NDArray[Any], schema: Schema, subject: str) -
                      fix="drop these rows, or look for overflow in the model that made them")
         )  # fmt: skip
     if schema.metric == "cosine":
-        tiny = np.flatnonzero(squared == 0)
+        tiny = np.flatnonzero(squared < _LEAST_SQUARE)
         zero = tiny[~rows[tiny].any(axis=1)]
         if len(zero):
             raise SchemaError(
@@ -191,6 +211,8 @@ def refuse_unusable_rows(rows: npt.NDArray[Any], schema: Schema, subject: str) -
                          got=f"all zeros in row {_some(zero)}",
                          fix="drop these rows, or use metric='l2'")
             )  # fmt: skip
+        return np.flatnonzero((squared < _LEAST_SQUARE) | ~np.isfinite(squared))
+    return np.empty(0, np.intp)
 
 
 def _is_one_good_row(data: Any, shape: tuple[int, ...]) -> bool:
@@ -199,7 +221,7 @@ def _is_one_good_row(data: Any, shape: tuple[int, ...]) -> bool:
     if type(data) is not np.ndarray or data.dtype != np.float32 or data.shape != shape:
         return False
     row = data[0] if len(shape) == 2 else data
-    return 0.0 < float(np.dot(row, row)) < np.inf
+    return _LEAST_SQUARE < float(np.dot(row, row)) < np.inf
 
 
 def _float_array(data: Any, subject: str) -> npt.NDArray[Any]:
