@@ -46,6 +46,26 @@ def test_recall_rises_with_the_pool_to_all_there_is(built):
     assert recall(search(built, ef=1000), truth) > 0.995
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("copies", [20, 40, 300])
+def test_copies_of_a_row_leave_ways_to_the_others(metric, copies):
+    rows = np.tile(VECTORS[: 6000 // copies], (copies, 1))
+    built = graph.build(rows, metric)
+    found = graph.search(built, rows, QUERIES, 10, 64, metric=metric)
+    assert recall(found, scan(rows, QUERIES, 10, metric)[1]) > 0.9
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_one_row_a_million_times_as_long_costs_the_others_nothing(metric):
+    rows = VECTORS.copy()
+    rows[17] *= 1e6
+    built = graph.build(rows, metric)
+    found = graph.search(built, rows, QUERIES, 10, 64, metric=metric)
+    assert recall(found, scan(rows, QUERIES, 10, metric)[1][:, :10]) > 0.9
+    itself = graph.search(built, rows, rows[17:18], 1, 64, metric=metric)
+    assert itself.rows[0, 0] == 17
+
+
 def test_distances_are_exact_ascending_and_of_the_metric(built):
     found = search(built)
     for query, rows, distances in zip(QUERIES, found.rows, found.distances, strict=True):

@@ -40,6 +40,16 @@ def test_new_queries_reach_the_wanted_recall(
     assert found.recall >= target - 0.02
 
 
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_a_wanted_recall_holds_for_values_of_any_size(tmp_path: Path, metric: str) -> None:
+    small = np.float32(1e-8)
+    with vecdb.create(tmp_path / "store", DIM, metric) as made:
+        made.add(VECTORS[:4000] * small)
+        made.optimize()
+        found = made.recall(K, queries=QUERIES * small, target_recall=0.95)
+    assert found.recall >= 0.93
+
+
 def test_more_recall_takes_more_steps(collection: Any) -> None:
     steps = [
         collection.search(QUERIES, target_recall=target).plan.visited

@@ -63,6 +63,7 @@ _SAMPLE = 400
 _COMPARED = 60_000_000  # rows times queries of an exact scan, at most
 _ANCHORS = 4  # balls of each share
 _SAFETY = 0.9  # share of the allowed misses that is aimed at
+_TIED = 0.01  # of the usual k-th distance: what is below it is told apart less finely
 _SURE = 0.9995  # recall after which more slack is not measured
 _GAIN = 0.0005  # of recall by a step of slack, with less it is not worth its hops
 
@@ -202,7 +203,7 @@ def _class(
         _inner(graph, queries, _furthest(distances)) for _, _, queries, distances in sets
     ])  # fmt: skip
     wanted = np.concatenate([np.isfinite(distances).sum(axis=1) for *_, distances in sets])
-    limit = reach + 1e-5 * np.maximum(np.abs(reach), 1e-3)
+    limit = reach + 1e-5 * np.maximum(np.abs(reach), _TIED * np.median(np.abs(reach)))
     edges = np.unique(np.quantile(radii, np.arange(1, _CLASSES) / _CLASSES))
     place = np.searchsorted(edges, radii)
     recall: list[list[float]] = [[] for _ in range(len(edges) + 1)]

@@ -14,11 +14,12 @@ from vecdb.graph.keys import EMPTY, LEAST, key_distance, key_row, make_key, next
 from vecdb.graph.levels import descend
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import pool_insert, pool_next, prefetch_bytes
-from vecdb.kernels.memory import address
-from vecdb.quant.record import record_distance
+from vecdb.kernels.memory import address, read_f32
+from vecdb.quant.record import header, record_distance
 
 __all__ = ["beam", "insert_rows", "link_back", "thin_rows"]
 
+SAME = np.float32(2e-7)  # of a record's squared norm: distances of copies are rounded to that
 _RECORDS = "i8, i8, i8"
 
 
@@ -32,8 +33,12 @@ def select(data, stride, inner, row, keys, count, chosen, degree, alpha):
     With `alpha` alone the members of a tight cluster, all equally far apart, took every place of a
     row: asking for strict diversity first took 50 clusters from recall .93 to .95 at ef 64 and from
     .94 to 1.0 at 200, and GloVe from .903 to .927 at equal work.
+
+    Copies of the row itself are all as near to each other as to it, so one of them is enough: with
+    40 copies of each row they took every place, and .2 to .5 was found of what 1.0 is now.
     """
     kept = 0
+    same = SAME * read_f32(header(data + row * stride, inner))
     factor = np.float32(1)
     for _tier in range(2):
         for c in range(count):
@@ -47,8 +52,8 @@ def select(data, stride, inner, row, keys, count, chosen, degree, alpha):
                 keys[c] = EMPTY
                 continue
             reach = key_distance(key)
-            good = True
-            for i in range(kept):
+            good = reach > same or kept == 0
+            for i in range(kept if good else 0):
                 other = np.int64(chosen[i])
                 between = record_distance(data + candidate * stride, data + other * stride, inner)
                 if factor * between < reach:

@@ -18,6 +18,8 @@ __all__ = ["Space", "fit_space"]
 
 _BLOCK_BYTES = 8 << 20
 _SAMPLE = 1 << 16  # rows that the mean is taken of
+_FEW = 1024  # of them that tell where the middle is
+_FAR = 100  # times the usual distance from there: such rows are left out of the mean
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,18 @@ def fit_space(vectors: NDArray[Any], metric: str) -> Space:
             radius = max(radius, float(np.sqrt(np.square(block.astype(np.float64)).sum(1).max())))
     sample = np.asarray(vectors[:: max(1, n // _SAMPLE)])
     inner = dim + (metric == "ip")
-    mean = _lift(sample, metric, radius).mean(axis=0, dtype=np.float64) if n else np.zeros(inner)
+    mean = _centre(_lift(sample, metric, radius)) if n else np.zeros(inner)
     return Space(metric, mean.astype(np.float32), radius)
+
+
+def _centre(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The mean of rows, without those that lie far beyond the usual: one that is a million times as
+    long as 3,000 others moved it away from all of these (recall .11, else .99)."""
+    middle = np.median(rows[:: len(rows) // _FEW + 1], axis=0)
+    away = np.concatenate([np.abs(block - middle).max(axis=1) for block in blocks(rows)])
+    usual = away <= _FAR * np.median(away)
+    mean: NDArray[np.float64] = (rows if usual.all() else rows[usual]).mean(0, dtype=np.float64)
+    return mean
 
 
 def blocks(vectors: NDArray[Any]) -> Iterator[NDArray[Any]]:
