@@ -26,7 +26,7 @@ from vecdb.kernels.leaves import (
     project,
     trailing_zeros,
 )
-from vecdb.kernels.memory import address, read_f32, read_i32, write_f32
+from vecdb.kernels.memory import address, bytes_at, read_f32, read_i32, write_f32
 from vecdb.kernels.scan import pool_key, query_norm
 from vecdb.quant.neighbours import BLOCK, block_bytes, table_around
 from vecdb.quant.record import FLOAT_DIMS, encode_record, header, record_bytes, record_distance
@@ -36,7 +36,7 @@ SWITCH = 0.65  # share of pruned estimates above which the others are verified l
 SPARE = 2  # nodes rescored beyond k whatever their distance; 12 for ten hits is as good as 30
 DEVIATIONS = 2.5  # of a record's distance within which its float row is looked at too
 
-__all__ = ["CALL", "SCAN", "SELECTIVE", "SHAPE", "WALK", "search_rows"]
+__all__ = ["CALL", "SCAN", "SELECTIVE", "SHAPE", "WALK", "search_bound", "settled"]
 
 _BYTES = "Array(u1, 1, 'C', readonly=True)"
 _FLOATS = "Array(f4, 1, 'C', readonly=True)"
@@ -445,3 +445,26 @@ def search_rows(
         tally[j, 2] = count + computed
         tally[j, 3] = pruned
         tally[j, 4] = met
+
+
+@jit(
+    f"void({_WHOLE}, Array(f4, 2, 'C', readonly=True), {_WHOLE}, u1[::1], i8[:, ::1], f4[:, ::1],"
+    " i8[:, ::1])"
+)
+def search_bound(state, queries, barred, visited, rows, distances, tally):
+    """:func:`search_rows` with the arrays that stay the same given as :func:`settled` has them:
+    numba takes 100 ns for every array that it is handed."""
+    search_rows(
+        bytes_at(state[0], state[1]), bytes_at(state[2], state[3]), bytes_at(state[4], state[5]),
+        bytes_at(state[6], state[7]).view(np.int64), bytes_at(state[8], state[9]).view(np.float32),
+        queries, bytes_at(state[10], state[11]).view(np.int64), bytes_at(state[12], state[13]),
+        bytes_at(state[14], state[15]).view(np.float32).reshape(state[16], -1), barred,
+        visited, rows, distances, tally,
+    )  # fmt: skip
+
+
+def settled(*arrays: np.ndarray) -> np.ndarray:
+    """Addresses and bytes of a search's raw rows, graph rows, fixed arrays, shape, units, call,
+    bitmap and slack, and how many rows the last one has; the caller keeps them alive."""
+    places = [(array.ctypes.data, array.nbytes) for array in arrays]
+    return np.array([*sum(places, ()), len(arrays[-1])], np.int64)

@@ -16,6 +16,7 @@ from vecdb.kernels.jit import INTERPRETED
 
 __all__ = [
     "address",
+    "bytes_at",
     "read_f32",
     "read_i32",
     "read_i64",
@@ -32,6 +33,10 @@ if INTERPRETED:
     def address(array: Any) -> int:
         """Address of an array's first byte."""
         return int(array.ctypes.data)
+
+    def bytes_at(at: int, count: int) -> Any:
+        """So many bytes at an address as an array; whoever owns them keeps them alive."""
+        return np.ctypeslib.as_array((ctypes.c_uint8 * int(count)).from_address(int(at) or 64))
 
     def _reader(kind: Any, scalar: Any) -> Any:
         return lambda at: scalar(kind.from_address(int(at)).value)
@@ -52,8 +57,12 @@ if INTERPRETED:
     write_i64 = _writer(ctypes.c_int64, int)
     write_f32 = _writer(ctypes.c_float, float)
 else:
+    from numba import carray
+
+    from vecdb.kernels.jit import jit
     from vecdb.kernels.vector import (
         address,
+        pointer,
         read_f32,
         read_i32,
         read_i64,
@@ -64,3 +73,8 @@ else:
         write_i64,
         write_u8,
     )
+
+    @jit("u1[::1](i8, i8)", inline=True)
+    def bytes_at(at, count):
+        """So many bytes at an address as an array; whoever owns them keeps them alive."""
+        return carray(pointer(at), (count,))

@@ -47,6 +47,7 @@ __all__ = [
     "mul_f32",
     "or_u8",
     "permute_u8",
+    "pointer",
     "prefetch",
     "read_f32",
     "read_i32",
@@ -157,6 +158,16 @@ def address(_ctx: Any, array: Any) -> Any:
         return builder.ptrtoint(made.data, _I64)
 
     return types.int64(array), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def pointer(_ctx: Any, at: Any) -> Any:
+    """An address as a pointer to bytes, of which numba makes arrays."""
+
+    def codegen(_context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], _I8.as_pointer())
+
+    return types.CPointer(types.uint8)(at), codegen
 
 
 # --- memory ---------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ def search_single(
         type(query) is not np.ndarray
         or query.dtype != _F32
         or query.shape != (snapshot.schema.dim,)
+        or not query.flags.c_contiguous
         or type(k) is not int
         or not 0 < k <= snapshot.rows
         or not (ef_search is None or (type(ef_search) is int and ef_search > 0))
@@ -155,11 +156,7 @@ class _Prepared:
 
     def answers(self, queries: list[npt.NDArray[np.float32]]) -> list[Single | None]:
         """For each query its answer, or None where that would not be the whole answer."""
-        if len(queries) == 1:
-            block = queries[0][None]
-            block = block if block.flags.c_contiguous else np.ascontiguousarray(block)
-        else:
-            block = np.stack(queries)
+        block = queries[0][None] if len(queries) == 1 else np.stack(queries)
         found = [part.ask(block) for part in self._parts]
         return [self._answer(found, i) for i in range(len(queries))]
 
@@ -176,11 +173,11 @@ class _Prepared:
             estimated += estimates
             computed += full
             whole.append((part.data.ids.get(mine), distances[i]))
-        ids, distances = whole[0] if len(whole) == 1 else _merged(whole, self._k)
+        ids, nearest = whole[0] if len(whole) == 1 else _merged(whole, self._k)
         plan = Plan(
             self._rows, self.matching, 1, visited, estimated, computed, True, True, self._plans
         )  # fmt: skip
-        return Single(ids, distances, plan)
+        return Single(ids, nearest, plan)
 
 
 def _merged(

@@ -58,7 +58,7 @@ class RangeIds:
         return self.rows
 
     def get(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return np.asarray(rows, np.int64) + self.first
+        return rows + self.first if self.first else rows
 
     def find(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         rows = ids - self.first
