@@ -156,3 +156,17 @@ def test_an_index_that_fits_no_row_is_an_index_error(col: vecdb.Collection, key:
     col.add(ROWS)
     with pytest.raises(IndexError):
         col.vectors[key]
+
+
+def test_a_folder_that_may_not_be_written_is_refused_at_open(
+    tmp_path: Path, col: vecdb.Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    col.add(ROWS)
+    col.close()
+    with monkeypatch.context() as patched:
+        patched.setattr("os.access", lambda *args, **options: False)
+        with pytest.raises(vecdb.StorageError, match=r"writing to .*Permission denied"):
+            vecdb.open(tmp_path / "store", "w")
+        with vecdb.open(tmp_path / "store") as reader:
+            assert len(reader) == 3
+    vecdb.open(tmp_path / "store", "w").close()  # no lock was left

@@ -524,3 +524,18 @@ def test_plan_tells_what_the_search_did(col: vecdb.Collection) -> None:
     assert hits.plan.complete is True
     assert hits.plan.strategy == "scan"
     assert hits.plan.to_dict()["pruned"] == 0.0
+
+
+def test_a_writer_that_is_dropped_without_closing_frees_its_lock_and_loses_nothing(
+    path: Path,
+) -> None:
+    col = vecdb.create(path, dim=4)
+    col.add(rows_of(3, 4))
+    col = vecdb.open(path, "r")
+    gc.collect()
+    assert len(col) == 3
+    again = vecdb.open(path, "w")
+    assert len(again) == 3
+    del again
+    with vecdb.open(path, "w") as last:
+        assert len(last) == 3

@@ -7,6 +7,8 @@ into :class:`~vecdb.hits.Hits` and Arrow tables. It holds no data and no locks o
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -324,6 +326,16 @@ class Collection(Reading):
         """Finish background work and release the files. Closing twice is fine."""
         self._store.close()
         self._workers.close()
+
+    def __del__(self) -> None:
+        """A writer that is dropped lets go of its lock: a notebook's cell may be run again."""
+        store = getattr(self, "_store", None)
+        if store is None or store.mode != "w" or sys.is_finalizing():
+            return
+        if threading.current_thread().name.startswith("vecdb-"):  # it can't wait for itself
+            threading.Thread(target=store.close, daemon=True).start()
+        else:
+            self.close()
 
     # -- properties ------------------------------------------------------------------------------
 

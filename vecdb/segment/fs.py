@@ -291,6 +291,13 @@ class Directory:
         parent.sync()
         parent.close()
 
+    def refuse_unwritable(self) -> None:
+        """Raise StorageError when this process may make no files here."""
+        effective = os.access in os.supports_effective_ids
+        if not os.access(".", os.W_OK | os.X_OK, dir_fd=self._fd, effective_ids=effective):
+            error = OSError(errno.EACCES, os.strerror(errno.EACCES))
+            raise refused("writing to", self.path, error)
+
     def create(self, name: str) -> File:
         """A new file for writing; one of that name must not exist."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS

@@ -182,6 +182,7 @@ class Store:
     def _open_writer(self, directory: Directory) -> None:
         if newest_generation(directory) == 0:
             raise not_found(self.path, "a folder without a manifest")
+        directory.refuse_unwritable()
         self._lock = WriterLock(directory)
         found = recover(directory)
         self._torn_bytes = found.torn_bytes
