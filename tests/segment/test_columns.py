@@ -13,10 +13,10 @@ import pytest
 from vecdb.errors import CorruptionError
 from vecdb.schema import columns_from
 from vecdb.segment import format as f
-from vecdb.segment.columns import ZONE_ROWS, open_column, open_stats, take, write_column
+from vecdb.segment.columns import ZONE_ROWS, open_column, open_stats, write_column
 from vecdb.segment.container import Container
 from vecdb.segment.fs import Directory
-from vecdb.segment.pick import SCARCE
+from vecdb.segment.pick import SCARCE, touch_column
 from vecdb.segment.writer import ContainerWriter
 
 STORE = bytes(16)
@@ -80,17 +80,36 @@ def test_a_few_rows_are_those_of_the_whole_column(tmp_path: Path, kind: str, nul
     column = pa.array(values(kind, 10 * SCARCE, nulls=nulls), arrow_type(kind))
     rows = np.array([7, 0, 7, 10 * SCARCE - 1, 2, 333])
     container = stored(tmp_path, column)
+    loose = open_column(container, 0, column.type, len(column), whole=False)
     for wanted in (rows, rows[:1], rows[:0]):
-        taken = take(container, 0, column.type, len(column), wanted)
-        assert taken is not None
-        assert taken.equals(column.take(pa.array(wanted)))
+        touch_column(container, "c0", column.type, wanted)
+        assert loose.take(pa.array(wanted)).equals(column.take(pa.array(wanted)))
 
 
 def test_all_null_text_has_no_bytes_to_take_from(tmp_path: Path) -> None:
-    column = pa.nulls(5 * SCARCE, pa.string())
-    taken = take(stored(tmp_path, column), 0, pa.string(), len(column), np.array([3, 100]))
-    assert taken is not None
-    assert taken.to_pylist() == [None, None]
+    container = stored(tmp_path, pa.nulls(50, pa.string()))
+    touch_column(container, "c0", pa.string(), np.array([3, 49]))
+    loose = open_column(container, 0, pa.string(), 50, whole=False)
+    assert loose.take(pa.array([3, 49])).to_pylist() == [None, None]
+
+
+@pytest.mark.parametrize("place", [0, 7, 8, 50])  # the first offset, around row 7, the last
+def test_crafted_offsets_are_refused_before_a_row_is_taken(tmp_path: Path, place: int) -> None:
+    column = pa.array(["text"] * 50)
+    offsets = np.frombuffer(column.buffers()[1], "<i4")[:51].copy()
+    offsets[place] = 1 << 30
+    writer = ContainerWriter(Directory(tmp_path), NAME, f.Header(f.Kind.SEGMENT, STORE, 1))
+    writer.add("c0.1", offsets)
+    writer.add("c0.2", column.buffers()[2])
+    writer.finish({"columns": [["x", "string", 0]]})
+    container = Container(Directory(tmp_path), NAME, f.Kind.SEGMENT, STORE)
+
+    def take_row_7() -> None:
+        open_column(container, 0, pa.string(), 50, whole=False)
+        touch_column(container, "c0", pa.string(), np.array([7]))
+
+    with pytest.raises(CorruptionError, match=r"ranges inside|out of bounds|larger than values"):
+        take_row_7()
 
 
 @pytest.mark.parametrize("kind", KINDS)

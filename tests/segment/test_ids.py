@@ -109,7 +109,7 @@ def test_a_few_text_ids_of_many_are_read_alone_and_only_they_are_checked(tmp_pat
         lambda: column.get(np.arange(9)),
         column.all,
     ):
-        with pytest.raises(CorruptionError, match="text ids in UTF-8"):
+        with pytest.raises(CorruptionError, match="expected text ids, got Invalid UTF8"):
             ask()
 
 

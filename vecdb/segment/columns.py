@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vecdb.schema import type_name
-from vecdb.segment.pick import SCARCE, pick_column
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -32,7 +31,6 @@ __all__ = [
     "numbers",
     "open_column",
     "open_stats",
-    "take",
     "write_column",
 ]
 
@@ -100,8 +98,11 @@ def write_column(writer: ContainerWriter, index: int, column: Any) -> list[Any]:
     return [type_name(column.type), child]
 
 
-def open_column(container: Container, index: int, kind: pa.DataType, rows: int) -> pa.Array[Any]:
-    """Column number `index` over the mapped file, hashed and validated."""
+def open_column(
+    container: Container, index: int, kind: pa.DataType, rows: int, *, whole: bool = True
+) -> pa.Array[Any]:
+    """Column number `index` over the mapped file, hashed and validated; not so with `whole` false,
+    which lists do not have: then :func:`vecdb.segment.pick.touch_column` must see rows first."""
     import pyarrow as pa
 
     entry = _entry(container, index, kind)
@@ -109,7 +110,8 @@ def open_column(container: Container, index: int, kind: pa.DataType, rows: int) 
 
     def buffers(start: int, stop: int) -> list[pa.Buffer | None]:
         names = [f"c{index}.{number}" for number in range(start, stop)]
-        return [container.buffer(n) if n in container.sections else None for n in names]
+        there = container.sections
+        return [container.buffer(n, verify=whole) if n in there else None for n in names]
 
     try:
         if pa.types.is_list(kind):
@@ -117,27 +119,11 @@ def open_column(container: Container, index: int, kind: pa.DataType, rows: int) 
             inner = _array(kind.value_type, child, buffers(2, 2 + width))
             column = _array(kind, rows, buffers(0, 2), [inner])
         else:
-            column = _array(kind, rows, buffers(0, 3 if _is_text(kind) else 2))
+            width = 3 if _is_text(kind) else 2
+            column = _array(kind, rows, buffers(0, width), validate=whole)
     except (pa.ArrowException, ValueError) as error:
         raise container.damaged(f"column {entry[0]!r} of {rows} rows", str(error)[:200]) from None
     return column
-
-
-def take(
-    container: Container,
-    index: int,
-    kind: pa.DataType,
-    rows: int,
-    wanted: npt.NDArray[np.int64],
-) -> pa.Array[Any] | None:
-    """The values of a few rows, hashed and validated alone; None where the column had better be
-    opened whole: lists, and many rows."""
-    import pyarrow as pa
-
-    if pa.types.is_list(kind) or len(wanted) * SCARCE > rows:
-        return None
-    _entry(container, index, kind)
-    return pick_column(container, f"c{index}", kind, wanted)
 
 
 def open_stats(container: Container, index: int, kind: pa.DataType, rows: int) -> BlockStats | None:
@@ -158,6 +144,8 @@ def _array(
     rows: int,
     buffers: list[Any],
     children: list[Any] | None = None,
+    *,
+    validate: bool = True,
 ) -> pa.Array[Any]:
     """from_buffers, with the sizes that validation itself relies on checked before."""
     import pyarrow as pa
@@ -168,7 +156,8 @@ def _array(
     if rows and any(buffer is None for buffer in buffers[1:]):
         raise ValueError("a buffer is missing")
     array = pa.Array.from_buffers(kind, rows, buffers, children=children)
-    array.validate(full=True)
+    if validate:
+        array.validate(full=True)
     return array
 
 

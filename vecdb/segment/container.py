@@ -149,44 +149,57 @@ class Container:
             self.verify(name)
         return self.mapping.array(section.offset, dtype, shape)
 
-    def buffer(self, name: str) -> pa.Buffer:
+    def buffer(self, name: str, *, verify: bool = True) -> pa.Buffer:
         """A section as an Arrow buffer, hashed before use."""
         section = self._section(name)
-        self.verify(name)
+        if verify:
+            self.verify(name)
         return self.mapping.buffer(section.offset, section.length)
 
     def length_of(self, name: str) -> int:
         """Bytes of a section."""
         return self._section(name).length
 
-    def elements(self, name: str, dtype: Any, places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """A copy of the elements at these places of a section of `dtype` (1, 2, 4 or 8 bytes); the
-        blocks that they lie in are hashed before."""
+    def touch(self, name: str, size: int, places: npt.NDArray[np.int64]) -> None:
+        """Hash the blocks in which the elements of `size` bytes (1, 2, 4 or 8) at these places of a
+        section lie, where that was not done before."""
         section = self._section(name)
-        size = np.dtype(dtype).itemsize
-        count = section.length // size
-        if len(places) and not 0 <= int(places.min()) <= int(places.max()) < count:
-            raise self.damaged(f"element {int(places.max())} in {name!r}", f"{count} of them")
-        self._verify_blocks_of(name, places * size // section.block)
-        found: npt.NDArray[Any] = self.mapping.array(section.offset, dtype, (count,))[places]
-        return found
+        if not len(places):
+            return
+        if int(places.min()) < 0 or (int(places.max()) + 1) * size > section.length:
+            raise self.damaged(f"{section.length // size} elements in {name!r}", "one outside")
+        blocks = places * size // section.block
+        if not self._touched(section, blocks):
+            self._touch(section, np.isin(np.arange(section.blocks), blocks))
 
-    def spans(
-        self, name: str, starts: npt.NDArray[np.int32], stops: npt.NDArray[np.int32]
-    ) -> list[memoryview]:
-        """Ranges of bytes of a section, each in place; the blocks that they touch are hashed
-        before."""
+    def touch_spans(self, name: str, starts: npt.NDArray[Any], stops: npt.NDArray[Any]) -> None:
+        """The same for ranges of bytes."""
         section = self._section(name)
-        if np.any((starts < 0) | (starts > stops) | (stops > section.length)):
-            raise self.damaged(f"ranges inside the {section.length} bytes of {name!r}", "others")
-        first, last = starts // section.block, np.maximum(stops - 1, starts) // section.block
-        long = np.flatnonzero(last - first > 1)
-        inner = [np.arange(first[i] + 1, last[i]) for i in long.tolist()]
+        if not len(starts):
+            return
+        length = section.length
+        if int(starts.min()) < 0 or int(stops.max()) > length or bool((starts > stops).any()):
+            raise self.damaged(f"ranges inside the {length} bytes of {name!r}", "others")
+        if not length:
+            return
         # an empty range may stand at the very end, behind the last block
-        touched = np.concatenate([first, last, *inner])
-        self._verify_blocks_of(name, touched[touched < section.blocks])
-        data = self.mapping.array(section.offset, np.uint8, (section.length,)).data
-        return [data[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+        first = np.minimum(starts, length - 1) // section.block
+        last = np.maximum((stops - 1) // section.block, first)
+        if bool((first + 1 >= last).all()) and self._touched(section, first, last):
+            return
+        edges = np.zeros(section.blocks + 1, np.int64)
+        np.add.at(edges, first, 1)
+        np.add.at(edges, last + 1, -1)
+        self._touch(section, np.cumsum(edges[:-1]) > 0)
+
+    def elements(self, name: str, dtype: Any, places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """A copy of some elements of a section, hashed before."""
+        size = np.dtype(dtype).itemsize
+        self.touch(name, size, places)
+        section = self._section(name)
+        whole = self.mapping.array(section.offset, dtype, (section.length // size,))
+        found: npt.NDArray[Any] = whole[places]
+        return found
 
     def verify(self, name: str) -> None:
         """Hash a section, once; raises CorruptionError when a byte has changed."""
@@ -214,17 +227,19 @@ class Container:
                 f"changed bytes in {len(bad)} of {section.blocks} blocks, the first at {first}",
             )
 
-    def _verify_blocks_of(self, name: str, blocks: npt.NDArray[Any]) -> None:
-        """Hash those of these blocks, in any order and repeated, that were not hashed yet."""
-        if name in self._verified:
-            return
-        known = self._known.get(name)
-        if known is None:
-            known = self._known[name] = np.zeros(self._section(name).blocks, np.bool_)
-        wanted = np.zeros(len(known), np.bool_)
-        wanted[blocks] = True
-        self._refuse_changed(name, np.flatnonzero(wanted & ~known))
+    def _touched(self, section: f.Section, *blocks: npt.NDArray[Any]) -> bool:
+        """Whether all of these blocks have been hashed."""
+        if section.name in self._verified:
+            return True
+        known = self._known.get(section.name)
+        return known is not None and all(bool(known[some].all()) for some in blocks)
+
+    def _touch(self, section: f.Section, wanted: npt.NDArray[np.bool_]) -> None:
+        known = self._known.setdefault(section.name, np.zeros(section.blocks, np.bool_))
+        self._refuse_changed(section.name, np.flatnonzero(wanted & ~known))
         known |= wanted
+        if known.all():
+            self._verified.add(section.name)
 
     def release_blocks(self, name: str, start: int, stop: int) -> None:
         """Blocks that were hashed need not stay in this process's resident memory."""

@@ -20,7 +20,7 @@ import numpy as np
 import xxhash
 
 from vecdb.segment.columns import numbers
-from vecdb.segment.pick import SCARCE, pick_texts
+from vecdb.segment.pick import SCARCE, checked, touch_texts
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -120,9 +120,16 @@ class TextIds:
         hashes: npt.NDArray[np.uint64],
         order: npt.NDArray[np.uint32],
     ) -> None:
+        import pyarrow as pa
+
         self._container = container
         self._rows = rows
-        self._texts: pa.StringArray | None = None  # all of them, once somebody has asked
+        self._checked = False  # whether all texts are
+        offsets, text = (container.buffer(n, verify=False) for n in ("ids.offsets", "ids.text"))
+        try:  # which looks at the first offset and at the last
+            self._texts = pa.StringArray.from_buffers(rows, offsets, text)
+        except pa.ArrowInvalid as error:
+            raise container.damaged("text ids", error) from None
         self.hashes = hashes
         self.order = order
 
@@ -130,15 +137,12 @@ class TextIds:
         return self._rows
 
     def get(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        import pyarrow as pa
-
-        if self._texts is None and len(rows) * SCARCE <= self._rows:
-            offsets, data = pick_texts(self._container, "ids.offsets", "ids.text", rows)
-            buffers = pa.py_buffer(offsets.data), pa.py_buffer(data)
-            texts = _valid(self._container, pa.StringArray.from_buffers(len(rows), *buffers))
+        if self._checked or len(rows) * SCARCE > self._rows:
+            taken = self.all().take(numbers(rows))
         else:
-            texts = self.all().take(numbers(rows))
-        found: npt.NDArray[Any] = texts.to_numpy(zero_copy_only=False)
+            touch_texts(self._container, "ids.offsets", "ids.text", rows)
+            taken = checked(self._container, "text ids", self._texts.take(numbers(rows)))
+        found: npt.NDArray[Any] = taken.to_numpy(zero_copy_only=False)
         return found
 
     def find(self, ids: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -156,12 +160,11 @@ class TextIds:
         return rows
 
     def all(self) -> pa.StringArray:
-        if self._texts is None:
-            import pyarrow as pa
-
-            offsets, text = map(self._container.buffer, ("ids.offsets", "ids.text"))
-            texts = pa.StringArray.from_buffers(self._rows, offsets, text)
-            self._texts = _valid(self._container, texts)
+        if not self._checked:
+            for name in ("ids.offsets", "ids.text"):
+                self._container.verify(name)
+            checked(self._container, "text ids", self._texts)
+            self._checked = True
         return self._texts
 
     def _walk(self, place: int, digest: np.uint64, text: str) -> int:
@@ -248,16 +251,6 @@ def _open_texts(container: Container, rows: int, length: Any) -> TextIds:
         raise container.damaged(f"{rows} text ids", f"{offsets} bytes of offsets")
     hashes = container.array("ids.hashes", "<u8", (rows,))
     return TextIds(container, rows, hashes, _order(container, rows))
-
-
-def _valid(container: Container, texts: pa.StringArray) -> pa.StringArray:
-    import pyarrow as pa
-
-    try:
-        texts.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise container.damaged("text ids in UTF-8", error) from None
-    return texts
 
 
 def _order(container: Container, rows: int) -> npt.NDArray[np.uint32]:

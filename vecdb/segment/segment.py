@@ -17,11 +17,11 @@ from vecdb.segment.columns import (
     numbers,
     open_column,
     open_stats,
-    take,
     write_column,
 )
 from vecdb.segment.ids import IdColumn, TextIds, open_ids, write_ids
 from vecdb.segment.index import Index, open_graph
+from vecdb.segment.pick import SCARCE, checked, touch_column
 from vecdb.segment.sparse import little_endian
 from vecdb.segment.writer import ContainerWriter
 
@@ -141,14 +141,24 @@ class Segment:
         return column
 
     def take(self, name: str, rows: npt.NDArray[np.int64]) -> pa.Array[Any]:
-        """Values of some rows of a column; of few, only the blocks that they lie in are touched."""
-        position = self._stored().get(name)
-        if position is not None and f"column {name}" not in self._cache:
-            kind = self.columns.field(name).type
-            taken = take(self._file, position, kind, self.rows, rows)
-            if taken is not None:
-                return taken
-        return self.column(name).take(numbers(rows))
+        """Values of some rows of a column; of few, only the blocks that they lie in are hashed."""
+        import pyarrow as pa
+
+        column: pa.Array[Any] | None = self._cache.get(f"column {name}")
+        if column is None:
+            position, kind = self._stored().get(name), self.columns.field(name).type
+            many = len(rows) * SCARCE > self.rows
+            if position is None or many or pa.types.is_list(kind):
+                column = self.column(name)
+            else:
+                loose = self._cache.get(f"loose {name}")
+                if loose is None:
+                    loose = open_column(self._file, position, kind, self.rows, whole=False)
+                    self._cache[f"loose {name}"] = loose
+                touch_column(self._file, f"c{position}", kind, rows)
+                taken: pa.Array[Any] = loose.take(numbers(rows))
+                return checked(self._file, f"column {name!r}", taken)
+        return column.take(numbers(rows))
 
     def block_stats(self, name: str) -> BlockStats | None:
         """Zone maps of a column; None where there are none (text, lists, younger columns)."""
