@@ -88,7 +88,7 @@ def test_a_search_says_what_came(
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda col: col.recall().recall == 1,
+        lambda col: bool(np.isnan(col.recall().recall)),
         lambda col: col.recall().queries == 0,
         lambda col: len(col.knn_graph(3).indices) == 0,
         lambda col: len(col.near_duplicates(0.1)) == 0,

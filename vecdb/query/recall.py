@@ -96,12 +96,10 @@ def measure(
     """
     k = request.k
     if not len(request.queries):  # an empty collection, or a filter that nothing passes
-        return Recall(1.0, 0.0, 1.0, k, 0, 1.0, 0.0, 0.0, 0.0, itself is not None)
-    wider = dataclasses.replace(request, k=k + 1) if itself is not None else request
-    exactly = dataclasses.replace(wider, exact=True)
-    if not len(request.queries):
         nothing = float("nan")
         return Recall(nothing, 0, 1, k, 0, nothing, nothing, nothing, nothing, itself is not None)
+    wider = dataclasses.replace(request, k=k + 1) if itself is not None else request
+    exactly = dataclasses.replace(wider, exact=True)
     found = _without_itself(search(snapshot, wider, workers), itself, k)
     truth = _without_itself(search(snapshot, exactly, workers), itself, k)
     shares = hits_per_query(found, truth)
