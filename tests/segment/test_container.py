@@ -67,7 +67,7 @@ def test_block_hashes_are_the_hashes_of_blocks_however_the_section_was_written(
 
 
 def test_only_the_blocks_that_are_touched_are_hashed(tmp_path: Path) -> None:
-    words = np.random.default_rng(3).integers(0, 2**32, 5 * f.ROWS_BLOCK // 4).astype("<u4")
+    words = np.random.default_rng(3).integers(0, 2**32, 40 * f.ROWS_BLOCK // 4).astype("<u4")
     info = written(tmp_path, {"words": words})
     section = opened(tmp_path).sections["words"]
     damaged = bytearray((tmp_path / NAME).read_bytes())
@@ -78,14 +78,17 @@ def test_only_the_blocks_that_are_touched_are_hashed(tmp_path: Path) -> None:
     places = np.array([len(words) - 1, 0, 7, 2 * per_block - 1, 3 * per_block])
     assert container.elements("words", "<u4", places).tolist() == words[places].tolist()
     length = section.length
-    starts = np.array([3, 0, f.ROWS_BLOCK - 2, length, 3 * f.ROWS_BLOCK])
+    starts = np.array([3, 0, f.ROWS_BLOCK - 2, length, length - f.ROWS_BLOCK - 9])
     container.touch_spans("words", starts, np.array([9, 0, f.ROWS_BLOCK + 2, length, length]))
     for place in (2 * per_block, 3 * per_block - 1):
-        with pytest.raises(CorruptionError, match="changed bytes in 1 of 5 blocks"):
+        with pytest.raises(CorruptionError, match="changed bytes in 1 of 40 blocks"):
             container.elements("words", "<u4", np.array([0, place]))
     for _ in range(2):  # it stays so
-        with pytest.raises(CorruptionError, match="changed bytes in 1 of 5 blocks"):
+        with pytest.raises(CorruptionError, match="changed bytes in 1 of 40 blocks"):
             container.touch_spans("words", np.array([10]), np.array([3 * f.ROWS_BLOCK + 1]))
+    every = np.arange(0, len(words), 7 * per_block)  # many blocks, without the one: all are hashed
+    with pytest.raises(CorruptionError, match="changed bytes in 1 of 40 blocks"):
+        container.elements("words", "<u4", every)
     with pytest.raises(CorruptionError, match="changed bytes"):
         container.verify("words")
 

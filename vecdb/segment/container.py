@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Container"]
 
+_DENSE = 8  # one block wanted in so many, and all are hashed: that takes as long, and once only
+
 
 class Container:
     """A mapped, immutable container file.
@@ -235,6 +237,9 @@ class Container:
         return known is not None and all(bool(known[some].all()) for some in blocks)
 
     def _touch(self, section: f.Section, wanted: npt.NDArray[np.bool_]) -> None:
+        if np.count_nonzero(wanted) * _DENSE > section.blocks:
+            self.verify(section.name)
+            return
         known = self._known.setdefault(section.name, np.zeros(section.blocks, np.bool_))
         self._refuse_changed(section.name, np.flatnonzero(wanted & ~known))
         known |= wanted
@@ -258,15 +263,14 @@ class Container:
             return wanted.tolist() or [0]
         data = self.mapping.array(section.offset, np.uint8, (section.length,)).data
         size, digest = section.block, xxhash.xxh3_64_intdigest
-        bad = []
+        found: list[int] = []
         for some in np.split(wanted, np.flatnonzero(np.diff(wanted * size // f.BLOCK)) + 1):
-            if len(some) * size > f.BLOCK // 4:  # a MiB of which much is wanted is read at once
+            if len(some) * size > f.BLOCK // 4:  # a MiB of which much is wanted is mapped at once
                 start = int(some[0]) * size
                 length = min((int(some[-1]) + 1) * size, section.length) - start
-                self.mapping.will_need(section.offset + start, length)
-            for block, expected in zip(some.tolist(), stored[some].tolist(), strict=True):
-                if digest(data[block * size : (block + 1) * size]) != expected:
-                    bad.append(block)
+                self.mapping.populate(section.offset + start, length)
+            found += [digest(data[i : i + size]) for i in (some * size).tolist()]
+        bad: list[int] = wanted[np.array(found, np.uint64) != stored[wanted]].tolist()
         return bad
 
     def block_hashes(self, name: str) -> npt.NDArray[np.uint64]:

@@ -54,6 +54,7 @@ _libc.mmap.argtypes = [
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _MAP_FAILED = ctypes.c_void_p(-1).value
+_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux; Python has no name for it
 
 
 def _mmap(fd: int, length: int) -> int:
@@ -143,6 +144,13 @@ class Mapping:
         if self._scattered:
             start = offset // mmap.PAGESIZE * mmap.PAGESIZE
             _libc.madvise(self.address + start, offset + length - start, mmap.MADV_WILLNEED)
+
+    def populate(self, offset: int, length: int) -> None:
+        """Read a range and map its pages: a fault for every 64 KiB would cost more than hashing
+        them. A kernel that can't (before Linux 5.14) leaves it to the faults."""
+        self.will_need(offset, length)
+        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
+        _libc.madvise(self.address + start, offset + length - start, _POPULATE_READ)
 
     def release(self, offset: int, length: int) -> None:
         """Take the whole pages of a range out of this process's resident memory again; they stay
