@@ -122,6 +122,32 @@ def test_what_happens_while_a_manifest_is_written_is_kept_and_durable_before_it_
     again.close()
 
 
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_an_interrupt_around_a_commit_leaves_the_files_that_are_needed_and_no_others(
+    at: str, lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = lab.create()
+    store._background.stop()
+    for start in (0, 100):
+        store.append(lab.batch(range(start, start + 100)))
+        store.flush()
+    real_commit = compaction.commit
+
+    def interrupted(writer: Any, edit: Any) -> None:
+        if at == "after":
+            real_commit(writer, edit)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compaction, "commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.optimize()
+    assert len(lab.files("seg")) == (1 if at == "after" else 2)
+    lab.crash(store)
+    again = lab.open("w")
+    assert set(lab.contents(again)) == set(range(200))
+    again.close()
+
+
 @pytest.mark.parametrize("gone", [range(100), range(200)])
 def test_segments_that_vanish_during_their_merge_stay_gone(
     lab: Any, monkeypatch: pytest.MonkeyPatch, gone: range

@@ -240,7 +240,10 @@ class Compactor:
             removed = frozenset(part.segment.id for part in group)
             commit(self._writer, Edit(removed=removed, added=added, sources=tuple(group)))
         except BaseException:
-            if added is not None and self._writer.failure is None:
+            # an interrupt may also come when the commit is done and only old files are left to go
+            current = {part.segment.id for part in self._writer.state.segments}
+            unused = added is not None and added.segment.id not in current
+            if added is not None and unused and self._writer.failure is None:
                 for file in added.segment.files:
                     self._writer.directory.unlink(file.path.name)
             raise
