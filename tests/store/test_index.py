@@ -112,6 +112,18 @@ def test_rows_of_a_store_beyond_memory_are_read_and_not_mapped(
     np.testing.assert_array_equal(*answers)
 
 
+def test_a_reader_follows_to_a_segments_new_graph(copy: Path) -> None:
+    next(copy.glob("idx-*")).unlink()
+    reader = vecdb.open(copy)
+    nearest(reader)
+    assert reader.stats()["segments_indexed"] == 0
+    with vecdb.open(copy, "w") as col:
+        col.optimize()
+    reader.refresh()
+    assert reader.stats()["segments_indexed"] == 1
+    reader.close()
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "empty", "swap"])
 def test_a_damaged_index_costs_time_and_never_an_answer(
     copy: Path, damage: str, caplog: pytest.LogCaptureFixture

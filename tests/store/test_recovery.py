@@ -160,6 +160,30 @@ def test_an_interrupted_creation_can_be_repeated(lab: Any) -> None:
     store.close()
 
 
+def test_a_recovery_that_fails_has_removed_nothing_that_the_next_one_needs(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = lab.create(sync="os")
+    store._background.stop()
+    for first in (0, 10, 20):  # three logs
+        store._writer()._rotate()
+        store.append(lab.batch(range(first, first + 10)))
+    lab.crash(store)
+
+    def full(name: Any, flags: int, *args: Any, **options: Any) -> int:
+        if flags & os.O_CREAT and str(name).startswith("wal-"):
+            raise OSError(errno.ENOSPC, "full")
+        return os.open(name, flags, *args, **options)
+
+    monkeypatch.setattr(fs.calls, "open", full, raising=False)
+    with pytest.raises(StorageError):
+        lab.open("w")
+    monkeypatch.undo()
+    store = lab.open("w")
+    assert set(lab.contents(store)) == set(range(30))
+    store.close()
+
+
 def test_two_creations_at_once_make_one_store(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The slower one has seen an empty folder, and has got the lock when the other is done."""
 

@@ -130,6 +130,21 @@ def test_records_behind_a_damaged_one_are_kept(
     assert path.name in report["problems"][0]
 
 
+def test_a_copy_that_went_wrong_is_not_called_sound(
+    lab: Any, tmp_path: Path, expected: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_close = Store.close
+
+    def close(store: Store) -> None:
+        real_close(store)
+        monkeypatch.undo()
+        damage(min((tmp_path / "new").glob("seg-*")), 4100)
+
+    monkeypatch.setattr(Store, "close", close)
+    with pytest.raises(CorruptionError, match="seg-"):
+        repair(lab.folder, tmp_path / "new")
+
+
 def test_a_missing_segment_costs_its_rows(
     lab: Any, tmp_path: Path, expected: dict[Any, Any]
 ) -> None:

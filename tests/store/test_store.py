@@ -192,6 +192,40 @@ def test_closing_puts_on_disk_what_other_threads_wait_for(
     again.close()
 
 
+def test_every_write_is_on_the_disk_when_it_returns(lab: Any) -> None:
+    store = lab.create()
+    store._background.stop()
+    for write in (
+        lambda: store.append(lab.batch(range(50))),
+        lambda: store.append(lab.batch([7, 99], shift=0.5), replace=True),
+        lambda: store.delete(np.array([3])),
+        lambda: store.add_columns(pa.schema([("later", pa.float64())])),
+    ):
+        before = store._writer().wal.length
+        write()
+        assert store._writer().wal._synced == store._writer().wal.length > before
+    store.close()
+
+
+def test_a_row_that_slips_in_before_a_large_batch_stays(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memtable, "MAX_ROWS", 64)
+    store = lab.create()
+    store._background.stop()
+    flush = store._writer().flush
+
+    def slow() -> None:
+        flush()
+        monkeypatch.setattr(store._writer(), "flush", flush)
+        store.append(lab.batch([999]))
+
+    monkeypatch.setattr(store._writer(), "flush", slow)
+    store.append(lab.batch(range(200)))
+    assert set(lab.contents(store)) == {*range(200), 999}
+    store.close()
+
+
 def test_views_outlive_close_and_compaction_and_nothing_is_kept_after_them(lab: Any) -> None:
     store = lab.create()
     store.append(lab.batch(range(100)))
