@@ -169,14 +169,20 @@ def test_every_sync_is_needed(tmp_path: Path) -> None:
     """The negative control: without any one of the syncs a power loss breaks something."""
     (tmp_path / "recorded").mkdir()
     events, states = record(tmp_path / "recorded", 3, 40)
-    sound = {(image.key(), image.mark) for image in disk.Replay(events).images()}
+    images = list(distinct(disk.Replay(events).images()))
+    sound = {(image.key(), image.mark) for image in images}
+    overtaken = {f"b {number}" for number in (len(states) - 3, len(states) - 2)}
+    with inject.calls(inject.NoSync()):
+        for image in images:
+            if image.mark in overtaken:  # few: the sweep above may have drawn none of them
+                assert problem_of(image, states, tmp_path / "image") is None
     labels = disk.labels(events)
     places = Counter(re.sub(r"[\w.]+\.(\w+):\d+", r"\1", label) for label in labels)
     assert places >= SYNCING, f"no sync in {SYNCING - places}"
     needless = []
     for label in labels:
-        images = distinct(disk.Replay(events, without=label).images())
-        changed = (image for image in images if (image.key(), image.mark) not in sound)
+        weaker = distinct(disk.Replay(events, without=label).images())
+        changed = (image for image in weaker if (image.key(), image.mark) not in sound)
         with inject.calls(inject.NoSync()):
             if not any(problem_of(image, states, tmp_path / "image") for image in changed):
                 needless.append(label)
