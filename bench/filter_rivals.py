@@ -13,7 +13,6 @@ import numpy.typing as npt
 from bench.filter_data import K, Rows, rows_of
 
 BEAMS = (16, 24, 32, 48, 64, 96, 128, 256, 512)
-SECONDS = 0.5  # that one library may take for one beam of one filter
 WANTED = 0.95  # recall
 
 
@@ -302,7 +301,10 @@ LIBRARIES = {
 class Subject:
     """One library in its process, timed query by query."""
 
-    def __init__(self, name: str, source: str, limit: int | None, keep: Path | None) -> None:
+    def __init__(
+        self, name: str, source: str, limit: int | None, keep: Path | None, seconds: float
+    ) -> None:
+        self._seconds = seconds  # for one beam of one filter
         self._rows = rows_of(source, limit)
         self._folder = TemporaryDirectory()
         folder = Path(self._folder.name)
@@ -325,7 +327,7 @@ class Subject:
                 ids = self._library.search(query, column, share, beam)
                 seconds.append(time.perf_counter() - started)
                 answers.append([int(i) for i in ids if i >= 0])
-                if sum(seconds) > SECONDS:
+                if sum(seconds) > self._seconds:
                     break
             found[beam] = answers, seconds
         return found

@@ -10,7 +10,8 @@ library whose recall@10 is at least .95. ``target`` is vecdb asked for `target_r
 its own exact scan of the float32 rows that pass. Long runs can be split by kind and by library
 (some rivals need an environment of their own): ``best`` and the plot look at all reports of the set
 in ``bench/out``.
-With ``--keep`` indexes are kept in a folder and used again; ``--rows`` takes the first rows alone.
+With ``--keep`` indexes are kept in a folder and used again; ``--rows`` takes the first rows alone;
+``--seconds`` is what one library may take for one beam of one filter.
 
 Needs ``bench/requirements-engine.txt``, and ``-db.txt`` for LanceDB, zvec, Chroma and sqlite-vec.
 """
@@ -39,12 +40,13 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--rows", type=int)
+    parser.add_argument("--seconds", type=float, default=0.5)
     asked = parser.parse_args()
     names = asked.libraries or list(LIBRARIES)
     rows = rows_of(asked.source, asked.rows)
     stem = f"filters-{rows.data.name}"
     report = Report("-".join([stem, *asked.kinds, *names]), names)
-    subjects = Contest(report, Subject, names, asked.source, asked.rows, asked.keep)
+    subjects = Contest(report, Subject, names, asked.source, asked.rows, asked.keep, asked.seconds)
     measure(report, rows, subjects, asked.kinds)
     points = known(stem)
     for kind in KINDS:

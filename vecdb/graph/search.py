@@ -31,7 +31,7 @@ Results = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 """Rows, distances and tallies of a block of queries."""
 
 _TASK = 32  # queries of a task
-_TIMED_TASK = 4  # under a deadline, which is looked at between tasks
+_TIMED = 4  # queries between two looks at the clock
 _NO_BITMAP = np.zeros(0, np.uint8)
 _NO_SLACK = np.zeros((3, 0), np.float32)
 _NONE_BARRED = np.zeros(0, np.int64)
@@ -151,17 +151,19 @@ def search(
         scan=scan, knobs=knobs,
     )  # fmt: skip
     out = _results(nq, k)
-    size = _TIMED_TASK if deadline_ns else _TASK
-    parts = [slice(at, min(nq, at + size)) for at in range(0, nq, size)]
+    parts = [range(at, min(nq, at + _TASK)) for at in range(0, nq, _TASK)]
     done = np.ones(len(parts), bool)
+    step = _TIMED if deadline_ns else _TASK
 
     def task(i: int) -> None:
-        mine = parts[i]
-        rows, distances, tally = out[0][mine], out[1][mine], out[2][mine]
-        if deadline_ns and time.monotonic_ns() > deadline_ns:
-            rows[:], distances[:], tally[:], done[i] = -1, np.inf, 0, False
-            return
-        bound.into(rows, distances, tally, queries[mine], None if barred is None else barred[mine])
+        for at in parts[i][::step]:
+            mine = slice(at, min(parts[i].stop, at + step))
+            rows, distances, tally = out[0][mine], out[1][mine], out[2][mine]
+            if deadline_ns and time.monotonic_ns() > deadline_ns:
+                rows[:], distances[:], tally[:], done[i] = -1, np.inf, 0, False
+                continue
+            only = None if barred is None else barred[mine]
+            bound.into(rows, distances, tally, queries[mine], only)
 
     if workers is None or len(parts) <= 1:
         for i in range(len(parts)):

@@ -16,8 +16,9 @@ from vecdb.errors import ArgumentError, describe
 
 __all__ = ["allowed_rows", "distances", "scan"]
 
-_BLOCK_BYTES = 16 << 20  # of float32 rows at a time; the deadline is looked at between them
+_BLOCK_BYTES = 16 << 20  # of float32 rows at a time
 _QUERIES = 64  # at a time
+_TIMED = 1 << 16  # rows times queries between two looks at the clock
 
 
 def distances(queries: NDArray[Any], vectors: NDArray[Any], metric: str) -> NDArray[np.float32]:
@@ -81,6 +82,8 @@ def scan(
         found_rows, found_distances, complete = zip(*parts, strict=True)
         return np.concatenate(found_rows), np.concatenate(found_distances), all(complete)
     block = max(1, _BLOCK_BYTES // (4 * max(dim, 1)))
+    if deadline_ns:
+        block = min(block, max(1, _TIMED // max(1, len(queries))))
     for start in range(0, count, block):
         if deadline_ns and time.monotonic_ns() > deadline_ns:
             return best, dists, False
