@@ -92,3 +92,15 @@ def test_breadth_compares_a_made_set_with_hnswlib() -> None:
     (line,) = run("breadth", "--sets", "uniform", "--rows", "2500", "--passes", "1")
     assert line["default_recall"] > 0.95
     assert all(ratio > 0 for ratio in line["ratio"])
+
+
+def test_targets_and_the_speed_of_filters_are_reported(tmp_path: Path) -> None:
+    data = datasets.sift_like(rows=2500, queries=60)
+    np.savez(tmp_path / "few-128-euclidean.npz", train=data.train, test=data.test)
+    lines = run(
+        "targets", str(tmp_path / "few-128-euclidean.npz"), "--targets", ".9", "--shares", ".5", "1"
+    )
+    assert len(lines) == 6
+    assert min(line["recall"] for line in lines) > 0.85
+    timed = run("filter_speed", "--rows", "5000")
+    assert [line["what"] for line in timed] == ["columns", "first", "again", "again"]

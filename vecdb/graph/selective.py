@@ -10,7 +10,8 @@ set), compared with one pool of all nodes.
 A bounded walk ends when the nearest node left is further than `slack` times the k-th best so far;
 easy queries end early, hard ones go on: at equal recall 44 hops against 67 (text), 33 against 38
 (Fashion), 100 against 128 (GloVe). `slack` depends on the k-th distance itself, see
-:mod:`vecdb.graph.calibrate`.
+:mod:`vecdb.graph.calibrate`, and on what the filter does around the query: of rows that pass at
+random fewer slack is needed, for more nodes lie between the k-th and the bound.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from vecdb.kernels.leaves import (
     trailing_zeros,
 )
 from vecdb.kernels.memory import address, read_i32
-from vecdb.quant.neighbours import block_bytes, score, table_around
+from vecdb.quant.neighbours import BLOCK, block_bytes, score, table_around
 from vecdb.quant.record import FLOAT_DIMS, record_bytes, record_distance
 
 __all__ = ["RATIO_UNIT", "scan_records", "walk_selective"]
 
+DENSE, SCATTERED = 1, 2  # lines of a table of slacks, below the distances they hold for
 RATIO_UNIT = 64  # stones for an allowed node are counted in parts of one
 _FIRST = 16  # stones on the way to the first allowed nodes
 _SEEDS = 128  # allowed rows looked at when the walk comes by too few
@@ -49,14 +51,21 @@ def room(used, size):
     return min(size, used + 8 & ~7)
 
 
-@jit(f"i8({_TABLE}, i8)", inline=True)
-def bound_of(slack, key):
+@jit(f"i8({_TABLE}, i8, i8)", inline=True)
+def bound_of(slack, line, key):
     """The key beyond which nothing is expanded when `key` is the k-th best."""
     distance = key_distance(key)
     place = 0
     while place + 1 < slack.shape[1] and distance > slack[0, place]:
         place += 1
-    return make_key(slack[1, place] * distance, 0)
+    return make_key(slack[line, place] * distance, 0)
+
+
+@jit("b1(i8[::1], i8, i8)", inline=True)
+def scattered(stones, expected, key):
+    """Whether about as many stones as expected, half to twice, are nearer than the k-th best."""
+    least, most = 8 + (expected >> 1), min(8 + 2 * expected, len(stones) - 1)
+    return least < most and stones[least] < key <= stones[most]
 
 
 @jit(f"UniTuple(i8, 2)(i8, i8, i8, i8, i8, {_BYTES}, i8, i8, i8, b1, i8, i8[::1], i8, i8, i8)")
@@ -87,6 +96,33 @@ def seed(
     return inside, count
 
 
+@jit("b1(i8, i8, i8, i8)")
+def linked(links, blocks, size, row):
+    """Whether the blocks of neighbours at the address `links` name a row."""
+    for b in range(blocks):
+        for lane in range(BLOCK):
+            if read_i32(links + b * size + 4 * lane) == row:
+                return True
+    return False
+
+
+@jit("i8(i8, i8, i8, i8, i8, i8, i8, i8, i8)")
+def stand_in(data, rows, stride, record, blocks, size, inner, node, gone):
+    """The row that `node` would link to if `gone` were not there: the nearest to it of what `gone`
+    links to and `node` does not; -1 when there is none."""
+    at = data + node * stride
+    nearest, least = np.int64(-1), np.float32(np.inf)
+    for b in range(blocks):
+        link = data + gone * stride + record + b * size
+        for lane in range(BLOCK):
+            row = np.int64(read_i32(link + 4 * lane))
+            if 0 <= row < rows and row != node and not linked(at + record, blocks, size, row):
+                value = record_distance(data + row * stride, at, inner)
+                if value < least:
+                    nearest, least = row, value
+    return nearest
+
+
 @jit(
     f"i8(i8, i8, i8, i8, {_WHOLE}, {_WHOLE}, {_TABLE}, {_FLOATS}, f4, f4, i8, i8, {_BYTES},"
     " u1[::1], i8[::1], i8[::1], i8[::1], i8, f4[::1])"
@@ -95,7 +131,8 @@ def walk_selective(
     data, rows, start, barred, shape, call, slack, units, unit, shift, x, own, allowed, visited,
     pool, stones, best, table, out,
 ):  # fmt: skip
-    """As :func:`vecdb.graph.traverse.walk`; `barred` is a node that is not there, or -1.
+    """As :func:`vecdb.graph.traverse.walk`; `barred` is a node that is not there, or -1:
+    where a link leads to it, its stand-in is met instead.
 
     Returns minus the number of expanded nodes when the walk had to be seeded.
     """
@@ -131,6 +168,7 @@ def walk_selective(
     position = place = hops = stepped = 0
     seeded = every
     width = call[12]
+    expected = k * ratio // RATIO_UNIT
     while True:
         position = pool_next(keys, room(inside, width), position & ~7) if position >= 0 else -1
         place = pool_next(spare, room(outside, size), place & ~7) if place >= 0 else -1
@@ -174,7 +212,8 @@ def walk_selective(
                 pool_insert(nearest, room(found, keep), key)
                 found = min(found + 1, keep)
             if slack.shape[1] and found >= k:
-                bound = bound_of(slack, best[7 + k])
+                line = SCATTERED if scattered(stones, expected, best[7 + k]) else DENSE
+                bound = bound_of(slack, line, best[7 + k])
                 width = ef
         if local and bits:
             unit, shift = table_around(x, at, inner, dims, bits, res_unit, out, table)
@@ -191,6 +230,13 @@ def walk_selective(
                 neighbour = np.int64(read_i32(link + 4 * lane))
                 if not 0 <= neighbour < rows:  # a mapped file may hold anything
                     continue
+                if neighbour == barred:
+                    neighbour = stand_in(
+                        data, rows, stride, record, blocks, size_of_block, inner, node, barred
+                    )
+                    if neighbour < 0:
+                        continue
+                    out[lane] = record_distance(data + neighbour * stride, own, inner)
                 slot = slot_of(flags, table_at, slots, hashed, tag, neighbour)
                 if slot == 0:
                     continue

@@ -1,0 +1,98 @@
+"""Calibration: barred rows are as if they had never been there, and efforts lie between curves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vecdb import graph
+from vecdb.graph.calibrate import SHARES, effort_for
+from vecdb.graph.keys import make_key
+from vecdb.graph.layout import Graph
+from vecdb.graph.selective import scattered, stand_in
+from vecdb.quant.neighbours import BLOCK, block_bytes
+
+RNG = np.random.default_rng(11)
+VECTORS = RNG.standard_normal((1500, 40)).astype("f4")
+
+
+@pytest.fixture(scope="module")
+def built() -> Graph:
+    return graph.build(VECTORS, "l2", ef_construction=64)
+
+
+def links_of(built: Graph, row: int) -> list[int]:
+    """The neighbours of a row, read from its bytes."""
+    shape = built.shape(False).tolist()
+    stride, record, blocks, dims, bits = shape[4:9]
+    found: list[int] = []
+    for block in range(blocks):
+        at = row * stride + record + block * block_bytes(dims, bits)
+        found += built.data[at : at + 4 * BLOCK].view(np.int32).tolist()
+    return [link for link in found if link >= 0]
+
+
+def test_the_stand_in_of_a_barred_row_is_the_nearest_of_its_links_that_is_new(
+    built: Graph,
+) -> None:
+    shape = built.shape(False).tolist()
+    inner, stride, record, blocks, dims, bits = shape[3:9]
+    for node in range(0, 1500, 100):
+        own = links_of(built, node)
+        for gone in own[:3]:
+            new = [row for row in links_of(built, gone) if row != node and row not in own]
+            chosen = stand_in(
+                built.data.ctypes.data, built.rows, stride, record, blocks,
+                block_bytes(dims, bits), inner, node, gone,
+            )  # fmt: skip
+            if not new:
+                assert chosen == -1
+                continue
+            assert chosen in new
+            away = np.square(VECTORS[new] - VECTORS[node]).sum(axis=1)
+            assert np.square(VECTORS[chosen] - VECTORS[node]).sum() <= 1.05 * away.min()
+
+
+def test_a_barred_row_is_no_hit_and_hides_no_other(built: Graph) -> None:
+    rows = np.arange(0, 1500, 15)
+    wide = np.array([[np.inf], [9.0], [9.0]], np.float32)
+    found = graph.search(
+        built, VECTORS, VECTORS[rows], 10, 1024, metric="l2", slack=wide, barred=rows
+    )  # fmt: skip
+    away = np.square(VECTORS[rows][:, None] - VECTORS).sum(axis=2)
+    away[np.arange(len(rows)), rows] = np.inf
+    np.testing.assert_array_equal(np.sort(found.rows), np.sort(np.argsort(away)[:, :10]))
+
+
+def test_stones_are_scattered_when_half_to_twice_the_expected_number_is_nearer() -> None:
+    pool = np.full(8 + 64, make_key(np.float32(9), 0), np.int64)
+    kth = make_key(np.float32(1), 0)
+    for nearer in range(64):
+        pool[8 : 8 + nearer] = make_key(np.float32(0.5), 1)
+        assert scattered(pool, 20, kth) == (10 < nearer <= 40)
+        assert not scattered(pool, 200, kth)
+
+
+def test_an_effort_is_the_curve_of_a_share_or_lies_between_two() -> None:
+    recall = [0.5, 0.7, 0.9, 0.99]
+    slacks = [1.0, 1.1, 1.2, 1.3]
+    calibration = {
+        "k": 10, "slacks": slacks,
+        "shares": [
+            {"edges": [1.0 + i], "recall": [recall, recall[i:] + [1.0] * i],
+             "hops": [10.0 * 2**i] * 4}
+            for i in range(len(SHARES))
+        ],
+    }  # fmt: skip
+    full = effort_for(calibration, 1.0, 0.9)
+    np.testing.assert_array_equal(full.slack[1], full.slack[2])
+    assert full.hops == 10
+    for i, share in enumerate(SHARES):
+        effort = effort_for(calibration, share, 0.9)
+        np.testing.assert_array_equal(effort.slack[1], full.slack[1])
+        assert effort.hops == pytest.approx(10 * 2**i)
+        needed = full.slack[1][0] - 0.1 * min(i, 2)
+        assert effort.slack[2][-1] == pytest.approx(max(1.0, needed), abs=0.03)
+    between = effort_for(calibration, 0.45, 0.9).hops
+    assert 20 < between < 40
+    assert effort_for(calibration, 0.01, 0.9).hops == pytest.approx(800)
