@@ -82,14 +82,15 @@ class Limited:
             start = time.perf_counter()
             search(query, 10, ef_search=ef)
             spent[i] = time.perf_counter() - start
-        before, start = _pages_in(), time.perf_counter()
+        before, cpu, start = _pages_in(), time.process_time(), time.perf_counter()
         search(many, 10, ef_search=ef)
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         return {
             "p50_ms": 1e3 * float(np.median(spent)),
             "p99_ms": 1e3 * float(np.quantile(spent, 0.99)),
             "qps_single": len(single) / float(spent.sum()),
             "qps_batch": len(many) / seconds,
+            "cpu_us_per_query": 1e6 * cpu / len(many),
             "pages_per_query": (_pages_in() - before) / len(many),
             "ids": search(queries[:JUDGED], 10, ef_search=ef).ids,
         }

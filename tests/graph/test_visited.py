@@ -43,6 +43,21 @@ def test_a_search_with_a_hash_table_finds_what_one_with_bytes_finds(
     visited.tables.clear()
 
 
+def test_graphs_of_all_sizes_share_one_array_of_bytes(built: graph.Graph) -> None:
+    """Over more searches than there are tags."""
+    small = graph.build(VECTORS[:300], "l2")
+    visited.flags.clear()
+    alone = [graph.search(built, VECTORS, QUERIES[:1], 10, 100, metric="l2").rows]
+    visited.flags.clear()
+    alone.append(graph.search(small, VECTORS[:300], QUERIES[:1], 10, 100, metric="l2").rows)
+    for _ in range(200):
+        found = graph.search(built, VECTORS, QUERIES[:1], 10, 100, metric="l2").rows
+        np.testing.assert_array_equal(found, alone[0])
+        found = graph.search(small, VECTORS[:300], QUERIES[:1], 10, 100, metric="l2").rows
+        np.testing.assert_array_equal(found, alone[1])
+    assert [len(array) for array in visited.flags] == [ROWS + 1]
+
+
 def test_links_that_point_outside_the_rows_are_passed_over(built: graph.Graph) -> None:
     arrays = dict(built.arrays)
     arrays["rows"] = arrays["rows"].copy()

@@ -20,7 +20,6 @@ these shapes don't say; see :data:`META`.
 from __future__ import annotations
 
 import math
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -78,7 +77,6 @@ class Graph:
         self.meta = meta
         self.dim = dim
         self.space = Space(meta["metric"], arrays["mean"], meta["radius"])
-        self.scratch: deque[NDArray[np.uint8]] = deque()  # visited tags, one array per searcher
         self.bound: tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.int64]] | None = None
         self.calls: dict[Any, NDArray[np.int64]] = {}  # what the kernel takes, by k, ef and knobs
         self.data = arrays["rows"].reshape(-1)

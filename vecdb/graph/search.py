@@ -14,7 +14,7 @@ from vecdb.errors import ArgumentError, describe
 from vecdb.graph.layout import Graph
 from vecdb.graph.selective import RATIO_UNIT
 from vecdb.graph.traverse import SCAN, SELECTIVE, SPARE, WALK, search_bound, settled
-from vecdb.graph.visited import HASHED_ROWS, table_bytes, tables
+from vecdb.graph.visited import HASHED_ROWS, flags, table_bytes, tables
 from vecdb.kernels.scan import flat
 from vecdb.workers import Workers
 
@@ -234,7 +234,7 @@ class Bound:
             self._state, queries, _NONE_BARRED if barred is None else barred, visited, rows,
             distances, tally,
         )  # fmt: skip
-        _give_back(graph, call, visited)
+        _give_back(call, visited)
 
 
 def _results(count: int, k: int) -> Results:
@@ -249,7 +249,7 @@ def _results(count: int, k: int) -> Results:
 def _borrow(graph: Graph, call: NDArray[np.int64]) -> NDArray[np.uint8]:
     """What a searcher needs to know where it has been, from a free list; deque.pop is atomic."""
     hashed = call[7]
-    free = tables if hashed else graph.scratch
+    free = tables if hashed else flags
     size = table_bytes(int(call[1])) if hashed else graph.rows + 1
     try:
         visited = free.pop()
@@ -258,8 +258,8 @@ def _borrow(graph: Graph, call: NDArray[np.int64]) -> NDArray[np.uint8]:
     return visited if len(visited) >= size else np.zeros(size, np.uint8)
 
 
-def _give_back(graph: Graph, call: NDArray[np.int64], visited: NDArray[np.uint8]) -> None:
-    (tables if call[7] else graph.scratch).append(visited)
+def _give_back(call: NDArray[np.int64], visited: NDArray[np.uint8]) -> None:
+    (tables if call[7] else flags).append(visited)
 
 
 def _raw(

@@ -5,9 +5,9 @@ holds the tag of the search that uses it, and node i has been met when element i
 hash table is read as int64: a power of two slots, each ``tag << 32 | node`` (with another tag it
 counts as free, so nothing is cleared between searches), then the tag.
 
-Bytes are 15 % faster at 100,000 rows. But at 64 million they would be 64 MB for each thread and
-segment, of which every node met touches another page; a table goes with the search, not with the
-graph, and serves all graphs of the process in turn.
+Bytes are 15 % faster at 100,000 rows. But at 64 million they would be 64 MB for each thread, of
+which every node met touches another page. Either goes with the search, not with the graph, and
+serves all graphs of the process in turn: 11 segments of a million rows take 1 MB, not 11.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vecdb.graph.keys import next_tag
 from vecdb.kernels.jit import jit
 from vecdb.kernels.memory import address, read_i64, read_u8, write_i64, write_u8
 
-__all__ = ["HASHED_ROWS", "begin", "enter", "grown", "slot_of", "table_bytes", "tables"]
+__all__ = ["HASHED_ROWS", "begin", "enter", "flags", "grown", "slot_of", "table_bytes", "tables"]
 
 HASHED_ROWS = 4 << 20
 """Rows of a graph from which on its searches use a hash table."""
@@ -29,6 +29,9 @@ HASHED_ROWS = 4 << 20
 _SLOTS = 16  # for each place of the pool; a search meets about four nodes for each
 _FIBONACCI = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio
 _LOW = np.int64(0xFFFFFFFF)
+
+flags: deque[NDArray[np.uint8]] = deque()
+"""Arrays with a byte for each node that no search uses now."""
 
 tables: deque[NDArray[np.uint8]] = deque()
 """Tables that no search uses now."""
