@@ -55,11 +55,14 @@ Floats = npt.NDArray[np.float32]
 class Limited:
     """A process in a control group that searches one store."""
 
-    def __init__(self, group: Path, path: Path, share: float, way: str, threads: int) -> None:
+    def __init__(
+        self, group: Path, path: Path, share: float, way: str, threads: int, queries: Floats
+    ) -> None:
         (group / "cgroup.procs").write_text(str(os.getpid()))
         import vecdb
 
         vecdb.warmup()
+        self._queries = queries  # its memory is none of the store's
         size = sum(file.stat().st_size for file in path.iterdir())
         limit = _usage(group) + SCRATCH + int(share * size)
         _limit_file(group).write_text(str(limit))
@@ -72,9 +75,9 @@ class Limited:
             for file in part.segment.files if way == "ahead" else ():
                 self._stack.enter_context(file.mapping.streaming())
 
-    def measure(self, queries: Floats, ef: int) -> dict[str, Any]:
+    def measure(self, ef: int) -> dict[str, Any]:
         """Latency of single queries, throughput of batches, the answers to the first queries."""
-        search = self._col.search
+        search, queries = self._col.search, self._queries
         search(queries[:SETTLING], 10, ef_search=ef)
         single, many = queries[SETTLING:][:SINGLE], queries[SETTLING + SINGLE :]
         spent = np.empty(len(single))
@@ -108,8 +111,8 @@ def run(
         for way in ways:
             with control_group() as group:
                 sparse.drop_cache(path)
-                process = Apart(Limited, group, path, share, way, threads)
-                figures = process.call("measure", data.test, ef)
+                process = Apart(Limited, group, path, share, way, threads, data.test)
+                figures = process.call("measure", ef)
                 process.close()
             found = recall(judged, figures.pop("ids"), best)
             report.line(

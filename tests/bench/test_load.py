@@ -144,8 +144,10 @@ def test_a_process_in_a_group_of_its_own_searches_within_its_limit(store: Path) 
     queries = np.tile(DATA.test.astype(np.float32), (beyond_memory.QUERIES // 20, 1))
     try:
         with beyond_memory.control_group() as group:
-            process = beyond_memory.Apart(beyond_memory.Limited, group, store, 0.5, "read", 2)
-            figures = process.call("measure", queries, 32)
+            process = beyond_memory.Apart(
+                beyond_memory.Limited, group, store, 0.5, "read", 2, queries
+            )
+            figures = process.call("measure", 32)
             process.close()
     except OSError as error:
         pytest.skip(f"no control group of our own: {error}")
