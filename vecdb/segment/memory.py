@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -62,15 +63,8 @@ def _limit_files() -> list[str]:
 
 
 def _content(file: str) -> str:
-    """What a small file of the system's holds, "" when there is none; a third of a Path's time, and
-    the first search waits for it."""
+    """What a small file of the system's holds, "" when there is none."""
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        return Path(file).read_text()
     except OSError:
         return ""
-    try:
-        return os.read(descriptor, 1 << 16).decode()
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)
