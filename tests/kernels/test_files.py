@@ -32,7 +32,7 @@ def file(tmp_path: Path) -> Iterator[int]:
 def read(descriptor: int, rows: list[int]) -> np.ndarray | None:
     copies = np.full((len(rows) + 1, DATA.shape[1]), 7, np.float32)
     wanted = np.array(rows, np.int64)
-    done = read_rows(descriptor, OFFSET, ROW, wanted, len(rows), copies.ctypes.data)
+    done = read_rows(descriptor, OFFSET, 0, ROW, wanted, len(rows), copies.ctypes.data)
     assert (copies[-1] == 7).all()  # nothing behind the last row is written
     return copies[:-1] if done else None
 

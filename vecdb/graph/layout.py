@@ -82,7 +82,7 @@ class Graph:
         self.data = arrays["rows"].reshape(-1)
         self.fixed = np.concatenate([flat(arrays[name]) for name in ("mean", "scales", "matrix")])
         self.units = np.array([meta[name] for name in ("add_unit", "res_unit", "radius")], "f4")
-        self._source: tuple[Any, int, int] = (None, -1, 0)
+        self._source: tuple[Any, int, int, int] = (None, -1, 0, 0)
         self._shapes = [np.array(self._shape(half), np.int64) for half in (0, 1)]
 
     def _shape(self, half: int) -> tuple[int, ...]:
@@ -99,13 +99,13 @@ class Graph:
         """The graph's numbers as the kernel takes them, for float16 rows or float32 ones."""
         return self._shapes[half]
 
-    def read_rows_from(self, owner: object, descriptor: int, offset: int) -> None:
+    def read_rows_from(self, owner: object, descriptor: int, offset: int, flags: int = 0) -> None:
         """From now on searches read the raw rows that they rescore from a file, past the mapping.
 
         It takes time instead of memory; see :mod:`vecdb.kernels.files`. The descriptor stays open
-        as long as `owner` is there.
+        as long as `owner` is there; `flags` are those of preadv2(2).
         """
-        self._source = owner, descriptor, offset
+        self._source = owner, descriptor, offset, flags
         self._shapes = [np.array(self._shape(half), np.int64) for half in (0, 1)]
         self.bound = None
 

@@ -45,9 +45,10 @@ _WHOLE = "Array(i8, 1, 'C', readonly=True)"
 SHAPE = (
     "metric", "half", "dim", "inner", "stride", "record", "blocks", "dims", "bits", "entry",
     "levels", "upper_rows", "upper_links", "upper_records", "descriptor", "offset",
+    "flags",
 )  # fmt: skip
 """Order of the numbers that describe a graph to the kernel; the upper ones are addresses, the last
-two say where the raw rows are read from a file, -1 when they are touched where they are mapped."""
+three say how the raw rows are read from a file: descriptor -1 when they are touched in memory."""
 
 CALL = (
     "k", "pool", "keep", "every", "prefetch", "pruning", "codes", "hashed", "ef", "mode", "stones",
@@ -312,7 +313,7 @@ def rescore(raw, shape, query, norm, best, limit, final, k, rows, distances):
         nodes = np.empty(count, np.int64)
         for i in range(count):
             nodes[i] = key_row(best[8 + i])
-        apart = read_rows(shape[14], shape[15], row_bytes, nodes, count, address(copies))
+        apart = read_rows(shape[14], shape[15], shape[16], row_bytes, nodes, count, address(copies))
     for i in range(count):
         node = key_row(best[8 + i])
         at = address(copies) + i * row_bytes if apart else raw + node * row_bytes

@@ -41,16 +41,15 @@ def _foreign(name: str, *arguments: Any) -> Any:
 _C_TYPES = {types.int32: ctypes.c_int, types.int64: ctypes.c_long}
 _INT, _LONG = types.int32, types.int64
 
-pread = _foreign("pread", _INT, _LONG, _LONG, _LONG)
 preadv2 = _foreign("preadv2", _INT, _LONG, _INT, _LONG, _INT)
 posix_fadvise = _foreign("posix_fadvise", _INT, _LONG, _LONG, _INT)
 
 
-@jit("b1(i8, i8, i8, i8[::1], i8, i8)")
-def read_rows(descriptor, offset, row_bytes, rows, count, to):
+@jit("b1(i8, i8, i8, i8, i8[::1], i8, i8)")
+def read_rows(descriptor, offset, flags, row_bytes, rows, count, to):
     """Copy some rows of the array at `offset` of a file to address `to`, one after the other.
 
-    False when the file does not give them all.
+    `flags` are those of preadv2(2). False when the file does not give them all.
     """
     source = np.int32(descriptor)
     piece = np.empty(2, np.int64)  # a struct iovec
@@ -58,12 +57,13 @@ def read_rows(descriptor, offset, row_bytes, rows, count, to):
     for i in range(count):
         at = offset + rows[i] * row_bytes
         piece[0], piece[1] = to + i * row_bytes, row_bytes
-        if preadv2(source, address(piece), np.int32(1), at, np.int32(_NOWAIT)) != row_bytes:
+        if preadv2(source, address(piece), np.int32(1), at, np.int32(flags | _NOWAIT)) != row_bytes:
             posix_fadvise(source, at, row_bytes, np.int32(_WILL_NEED))
             late |= 1 << i % 63
     for i in range(count):
         if late >> i % 63 & 1:
             at = offset + rows[i] * row_bytes
-            if pread(source, to + i * row_bytes, row_bytes, at) != row_bytes:
+            piece[0] = to + i * row_bytes
+            if preadv2(source, address(piece), np.int32(1), at, np.int32(flags)) != row_bytes:
                 return False
     return True

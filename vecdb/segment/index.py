@@ -144,9 +144,10 @@ class Index:
         mapping, vectors = self._segment.mapping, self._segment.sections.get("vectors")
         if mapping.descriptor < 0 or vectors is None:
             return
-        compact = graph.meta["bits"] == 0
-        if compact or sum(map(sum, list(_lengths.values()))) > _FITS * usable_memory():
-            graph.read_rows_from(mapping, mapping.reading(), vectors.offset)
+        scarce = sum(map(sum, list(_lengths.values()))) > _FITS * usable_memory()
+        if scarce or graph.meta["bits"] == 0:
+            descriptor, flags = mapping.reading(scarce)
+            graph.read_rows_from(mapping, descriptor, vectors.offset, flags)
 
     def _check_the_rest(self) -> None:
         """Have the sections hashed that were too large to wait for."""
