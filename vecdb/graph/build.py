@@ -83,6 +83,7 @@ class _Records:
     """The records of all rows, as the kernels take them."""
 
     def __init__(self, vectors: NDArray[Any], plan: _Plan) -> None:
+        self.space = plan.space
         self.inner = plan.space.inner
         self.stride = record_bytes(self.inner)
         self.data = np.zeros(len(vectors) * self.stride, np.uint8)
@@ -111,6 +112,20 @@ class _Records:
             return np.ascontiguousarray(table[:, :payload]).view(np.float32)
         scales = np.ascontiguousarray(table[:, payload + 4 : payload + 8]).view(np.float32)
         return (table[:, : self.inner].astype(np.float32) - np.float32(128)) * scales
+
+    def asks(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
+        """Records (m, stride) by which rows are searched for when they are inserted: under ip those
+        of queries in their directions.
+
+        The neighbours of a row in the inner space of ip are no answers to a query like the row;
+        with links to the answers 4,000 rows of log-normal lengths went from recall .68 at ef 64 to
+        .89, and 15,000 others from .947 at ef 56 to .998.
+        """
+        if self.space.metric != "ip":
+            return np.asarray(self.data.reshape(-1, self.stride)[rows])
+        out = np.zeros(len(rows) * self.stride, np.uint8)
+        encode_records(self.space.asked(self.decode(rows)), out, 0, self.stride)
+        return out.reshape(-1, self.stride)
 
 
 def build(
@@ -302,8 +317,8 @@ def _insert(
             with scratch.borrowed() as visited:
                 insert_rows(
                     *records.args, links, degrees, upper.entry, upper.done, upper.sample,
-                    upper.records, upper.links, batch[first:last], plan.beam, plan.degree,
-                    np.float32(ALPHA), visited,
+                    upper.records, upper.links, batch[first:last], records.asks(batch[first:last]),
+                    plan.beam, plan.degree, np.float32(ALPHA), visited,
                 )  # fmt: skip
 
         plan.each(search, count, 32)
@@ -378,8 +393,9 @@ def _finish(
     n, inner, links, degrees = plan.rows, records.inner, ground.links, ground.degrees
     residuals, queries = _residuals(records, links, degrees, seed)
     basis = principal(residuals) if inner > FLOAT_DIMS else np.eye(inner, dtype=np.float32)
-    # queries of ip lie far from all rows, where one bit lost recall (.95 -> .87 at equal work)
-    options = (0, 2, 4) if plan.space.metric == "ip" and codes == "auto" else CODES[codes]
+    # queries of ip lie far from all rows: the 4,000 rows of _Records.asks got .89 with two bits,
+    # .986 with four, .99 without codes
+    options = (0, 4) if plan.space.metric == "ip" and codes == "auto" else CODES[codes]
     dims, bits = choose_codes(residuals, queries, basis, records.stride, options)
     projection = fit_projection(basis, dims, seed)
     block = block_bytes(dims, bits)

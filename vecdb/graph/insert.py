@@ -74,12 +74,12 @@ def select(data, stride, inner, row, keys, count, chosen, degree, alpha):
 
 
 @jit(f"i8({_RECORDS}, i4[:, ::1], i4[::1], i8, i8, i8[::1], i8, u1[::1])")
-def beam(data, stride, inner, links, degrees, entry, row, pool, size, visited):
-    """Search the graph for a row's neighbours: their number; the keys stand from pool[8] on."""
+def beam(data, stride, inner, links, degrees, entry, own, pool, size, visited):
+    """Search the graph for the neighbours of the record at address `own`: their number; the keys
+    stand from pool[8] on."""
     tag = next_tag(visited)
     pool[:8] = LEAST
     pool[8 : 8 + size] = EMPTY
-    own = data + row * stride
     keys = address(pool) + 64
     fresh = np.empty(links.shape[1], np.int64)
     visited[1 + entry] = tag
@@ -113,26 +113,25 @@ def beam(data, stride, inner, links, degrees, entry, row, pool, size, visited):
 
 @jit(
     f"void({_RECORDS}, i4[:, ::1], i4[::1], i8, i8, Array(i4, 1, 'C', readonly=True),"
-    " u1[:, ::1], Array(i4, 2, 'C', readonly=True), Array(i8, 1, 'C', readonly=True), i8, i8, f4,"
-    " u1[::1])"
+    " u1[:, ::1], Array(i4, 2, 'C', readonly=True), Array(i8, 1, 'C', readonly=True), u1[:, ::1],"
+    " i8, i8, f4, u1[::1])"
 )
 def insert_rows(
-    data, stride, inner, links, degrees, entry, levels, sample, sampled, upper, rows, size, degree,
-    alpha, visited,
+    data, stride, inner, links, degrees, entry, levels, sample, sampled, upper, rows, asks, size,
+    degree, alpha, visited,
 ):  # fmt: skip
     """Find and write the links of new rows, which nothing links to yet.
 
     `sample` and `sampled` are the rows of the upper levels and their records, `upper` the links of
-    the first `levels` ones.
+    the first `levels` ones, `asks` the records that are searched for in place of the rows.
     """
     pool = np.empty(8 + size, np.int64)
     for i in range(len(rows)):
-        row = rows[i]
+        row, own = rows[i], address(asks[i])
         start = descend(
-            address(sampled), inner, len(links), data + row * stride, entry, levels,
-            address(sample), address(upper),
-        )  # fmt: skip
-        count = beam(data, stride, inner, links, degrees, start, row, pool, size, visited)
+            address(sampled), inner, len(links), own, entry, levels, address(sample), address(upper)
+        )
+        count = beam(data, stride, inner, links, degrees, start, own, pool, size, visited)
         degrees[row] = select(data, stride, inner, row, pool[8:], count, links[row], degree, alpha)
 
 

@@ -73,7 +73,8 @@ def _connect_once(data, stride, inner, links, degrees, degree, entry, size, visi
     for row in range(rows):
         if reached[row]:
             continue
-        count = beam(data, stride, inner, links, degrees, entry, row, pool, size, visited)
+        own = data + row * stride
+        count = beam(data, stride, inner, links, degrees, entry, own, pool, size, visited)
         for i in range(min(count, TRIED)):
             if _give_place(links, degrees, incoming, key_row(pool[8 + i]), row, degree):
                 break

@@ -48,6 +48,14 @@ class Space:
         """Inner rows of a block of raw ones, as a new (n, inner) float32 array."""
         return _lift(vectors, self.metric, self.radius) - self.mean
 
+    def asked(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Inner queries in the directions of inner rows of ``ip``."""
+        raw = rows + self.mean
+        raw[:, -1] = 0
+        norms = np.linalg.norm(raw, axis=1, keepdims=True)
+        raw *= np.float32(self.radius) / np.maximum(norms, np.float32(1e-30))
+        return np.ascontiguousarray(raw - self.mean)
+
 
 def fit_space(vectors: NDArray[Any], metric: str) -> Space:
     """The inner space of rows: one streamed pass for ``ip``, a sample for the others."""
