@@ -18,6 +18,8 @@ from vecdb.kernels.vector import (
     address,
     and_u8,
     below_i32,
+    beside_f32,
+    beyond_f32,
     bits,
     blend_u8,
     dpbusd,
@@ -356,29 +358,34 @@ def fill_table(query, bits, subspaces, table):
     A nibble holds 4 / bits dimensions. Its entry v stands for the sum of o_d q_d over the codes o
     of v, so a sum of entries times `unit` plus `shift` is the dot product with the whole code.
     """
-    lane = address(_LANES) + (bits >> 1) * 256
     levels = (1 << bits) - 1
-    per = 4 // bits
-    widest = np.float32(0)
-    for s in range(subspaces):
-        width = np.float32(0)
-        for d in range(per):
-            width += abs(read_f32(query + 4 * (s * per + d)))
-        widest = max(widest, width)
-    unit = max(widest * np.float32(levels / 255), np.float32(1e-30))
+    zero = splat_f32(np.float32(0))
+    most = zero
+    count = subspaces * 4 // bits
+    for i in range(0, count, 16):
+        value = head_f32(query + 4 * i, (1 << min(count - i, 16)) - 1)
+        width = max_f32(value, sub_f32(zero, value))
+        if bits < 4:
+            width = add_f32(width, beside_f32(width))
+        if bits < 2:
+            width = add_f32(width, beyond_f32(width))
+        most = max_f32(most, width)
+    unit = max(max_of_f32(most) * np.float32(levels / 255), np.float32(1e-30))
     inverse = np.float32(1) / unit
-    shift = np.float32(0)
+    lane = address(_LANES) + (bits >> 1) * 256
+    middle = splat_f32(np.float32(128))
+    first, second = load_f32(lane), load_f32(lane + 64)
+    third, fourth = load_f32(lane + 128), load_f32(lane + 192)
     for s in range(subspaces):
-        least = np.float32(0)
-        total = splat_f32(np.float32(0.5))
-        for d in range(per):
-            value = read_f32(query + 4 * (s * per + d))
-            least -= abs(value) * np.float32(0.5 * levels)
-            total = fma(load_f32(lane + d * 64), splat_f32(value * inverse), total)
-        total = fma(splat_f32(inverse), splat_f32(-least), total)
+        at = query + 16 // bits * s
+        total = fma(first, splat_f32(read_f32(at) * inverse), middle)
+        if bits < 4:
+            total = fma(second, splat_f32(read_f32(at + 4) * inverse), total)
+        if bits < 2:
+            total = fma(third, splat_f32(read_f32(at + 8) * inverse), total)
+            total = fma(fourth, splat_f32(read_f32(at + 12) * inverse), total)
         store_u8x16(table + s * 16, total)
-        shift += least
-    return unit, shift
+    return unit, np.float32(-127.5) * unit * np.float32(subspaces)
 
 
 @jit("i8(i8, i8, i8, f4, f4, f4, f4, i8, i8)", inline=True)

@@ -149,19 +149,14 @@ def fill_table(query, bits, subspaces, table):
         widest = max(widest, width)
     unit = max(widest * np.float32(levels / 255), np.float32(1e-30))
     inverse = np.float32(1) / unit
-    shift = np.float32(0)
     for s in range(subspaces):
-        least = np.float32(0)
-        for d in range(per):
-            least -= abs(read_f32(query + 4 * (s * per + d))) * np.float32(0.5 * levels)
         for v in range(16):
-            total = np.float32(0.5) - least * inverse
+            total = np.float32(128)
             for d in range(per):
                 digit = np.float32((v >> (bits * d)) & levels) - np.float32(0.5 * levels)
                 total += digit * (read_f32(query + 4 * (s * per + d)) * inverse)
             write_u8(table + s * 16 + v, np.uint8(total))
-        shift += least
-    return unit, shift
+    return unit, np.float32(-127.5) * unit * np.float32(subspaces)
 
 
 @jit("i8(i8, i8, i8, f4, f4, f4, f4, i8, i8)")

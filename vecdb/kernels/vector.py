@@ -28,6 +28,8 @@ __all__ = [
     "address",
     "and_u8",
     "below_i32",
+    "beside_f32",
+    "beyond_f32",
     "bits",
     "blend_u8",
     "dpbusd",
@@ -308,6 +310,18 @@ def mul_f32(builder: Any, x: Any, y: Any) -> Any:
 def max_f32(builder: Any, x: Any, y: Any) -> Any:
     """The greater of two floats; a NaN in `x` stays."""
     return builder.select(builder.fcmp_ordered("<", x, y), y, x)
+
+
+def _beside(name: str, step: int) -> Any:
+    def moved(builder: Any, x: Any) -> Any:
+        lanes = ir.Constant(ir.VectorType(_I32, 16), [i ^ step for i in range(16)])
+        return builder.shuffle_vector(x, x, lanes)
+
+    moved.__name__, moved.__doc__ = name, f"Lane i gets the value of lane i ^ {step}."
+    return _operation(F32, F32)(moved)
+
+
+beside_f32, beyond_f32 = _beside("beside_f32", 1), _beside("beyond_f32", 2)
 
 
 @_operation(F32, F32)
