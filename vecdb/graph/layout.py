@@ -31,7 +31,7 @@ from vecdb.graph.repair import reach
 from vecdb.kernels.jit import jit
 from vecdb.kernels.scan import METRICS, flat
 from vecdb.quant.neighbours import BLOCK, block_bytes
-from vecdb.quant.record import record_bytes
+from vecdb.quant.record import FLOAT_DIMS, record_bytes
 from vecdb.quant.space import Space
 
 __all__ = ["Cancelled", "Graph"]
@@ -193,6 +193,8 @@ class Graph:
         _check_meta(meta, rows)
         inner = dim + (meta["metric"] == "ip")
         dims, bits = meta["dims"], meta["bits"]
+        if inner <= FLOAT_DIMS < dims:
+            raise ValueError(f"graph meta: {dims} coded dimensions of {inner}")
         block = block_bytes(dims, bits)
         sizes = level_sizes(meta["levels"])
         record, sampled = record_bytes(inner), int(sizes.max(initial=0))

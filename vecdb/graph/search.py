@@ -31,7 +31,7 @@ Results = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 """Rows, distances and tallies of a block of queries."""
 
 _TASK = 32  # queries of a task
-_LONG = 256  # of one of a large batch: handing it to a worker takes 50 us, which was 9 % of QPS
+_LONG = 256  # of a task of a large batch: 32 of Fashion took 31.2 us each, 256 take 28.5
 _TIMED = 4  # queries between two looks at the clock
 _NO_BITMAP = np.zeros(0, np.uint8)
 _NO_SLACK = np.zeros((3, 0), np.float32)
@@ -155,7 +155,7 @@ def search(
     size = max(_TASK, min(_LONG, nq // (1 if workers is None else 4 * workers.threads)))
     parts = [range(at, min(nq, at + size)) for at in range(0, nq, size)]
     done = np.ones(len(parts), bool)
-    step = _TIMED if deadline_ns else _TASK
+    step = _TIMED if deadline_ns else size
 
     def task(i: int) -> None:
         for at in parts[i][::step]:
