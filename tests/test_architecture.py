@@ -15,7 +15,6 @@ LAYERS = [
     {"errors"},
     {"schema"},
     {"batch", "metadata", "progress"},
-    {"turns"},
     {"workers"},
     {"kernels"},
     {"quant"},

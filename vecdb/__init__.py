@@ -13,7 +13,7 @@ in this list::
 
     errors      every error, one message form
     schema      what a collection holds; batch, metadata: user input, checked
-    workers     the fixed thread pool; turns: how threads that search at once share the cores
+    workers     the fixed thread pool
     kernels     numba leaves: distances, scans, prefetch, heaps, visited sets; a gate that loads
                 them in the background while NumPy answers
     quant       codecs: fit, encode, estimate with an error bound

@@ -90,3 +90,19 @@ def test_links_and_meta_have_the_documented_shapes(built):
     assert (built.links() < 300).all()
     assert built.rows == 300
     assert built.dim == built.inner == 40
+
+
+def test_more_coded_dimensions_than_a_small_row_has_are_refused():
+    rows = np.random.default_rng(0).standard_normal((300, 20)).astype(np.float32)
+    built = graph.build(rows, "l2", codes="4bit")
+    dims = 2 * built.meta["dims"]
+    wide = graph.layout.block_bytes(dims, 4) - graph.layout.block_bytes(built.meta["dims"], 4)
+    padded, groups = -(-dims // 16), built.arrays["matrix"].shape[1]
+    arrays = {
+        **built.arrays,
+        "rows": np.zeros((300, built.stride + wide), np.uint8),
+        "matrix": np.zeros((padded, groups, 64), np.uint8),
+        "scales": np.zeros(16 * padded, np.float32),
+    }
+    with pytest.raises(ValueError, match=f"{dims} coded dimensions of 20"):
+        graph.Graph.from_arrays(arrays, {**built.meta, "dims": dims}, 300, 20)
