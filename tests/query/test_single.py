@@ -96,3 +96,28 @@ def test_fresh_rows_are_scanned_on_the_short_way_and_deleted_ones_stay_away(tmp_
         same_both_ways()
         assert not np.isin(nearest, short(QUERIES[0]).ids).any()
         assert col.search(QUERIES[0], 1).ids != nearest
+
+
+def test_a_graph_that_proves_damaged_is_asked_no_more(tmp_path: Path) -> None:
+    with vecdb.create(tmp_path / "a.vdb", dim=24, sync="os") as col:
+        col.add(ROWS)
+        col.optimize()
+        assert col.search(QUERIES[0]).plan.strategy == "graph"
+        index = col._store.snapshot.parts[0].segment._index
+        assert index is not None
+        index.on_damage = None  # the writer would build it anew
+        index.give_up(vecdb.CorruptionError("a flipped byte"))
+        hits = col.search(QUERIES[0])
+        assert hits.plan.strategy == "scan"
+        np.testing.assert_array_equal(hits.ids, col.search(QUERIES[0], exact=True).ids)
+
+
+def test_what_is_prepared_goes_with_the_handle_and_is_bounded(tmp_path: Path) -> None:
+    with vecdb.create(tmp_path / "a.vdb", dim=24, sync="os") as col:
+        col.add(ROWS)
+        for k in range(1, 200):
+            assert len(col.search(QUERIES[0], k)) == k
+        assert len(col._store.snapshot.memo) <= 64
+        with col.snapshot() as frozen:
+            first = frozen.search(QUERIES[0]).ids
+        np.testing.assert_array_equal(col.search(QUERIES[0]).ids, first)

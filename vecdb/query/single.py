@@ -125,9 +125,12 @@ class _Part(NamedTuple):
         all that match.
     need : int
         Rows that a walk must have met to be believed.
+    indexed : bool
+        Whether there was a graph then.
     """
 
     data: Segment
+    indexed: bool
     ask: Callable[[npt.NDArray[np.float32]], Block]
     need: int
     plan: PartPlan
@@ -149,9 +152,9 @@ class _Prepared:
         self.matching = matching
 
     def usable(self, workers: Workers) -> bool:
-        """Whether this is of the handle with these workers, and all graphs are still sound."""
+        """Whether this is of the handle with these workers, and no graph has proved damaged."""
         for part in self._parts:
-            if part.plan.ef_search and not part.data.indexed:
+            if part.indexed is not part.data.indexed:
                 return False
         return self._workers is workers
 
@@ -200,7 +203,7 @@ def _graph(
     )  # fmt: skip
     need = choice.need if walked and passing.bits is not None else 0
     plan = PartPlan(choice.strategy, data.rows, passing.count, choice.beam, 0, choice.reason)
-    return _Part(data, ask, need, plan)
+    return _Part(data, True, ask, need, plan)
 
 
 def _scan(
@@ -220,4 +223,5 @@ def _scan(
             rows[:] = -1  # the long way says what is wrong, if it is
         return rows, distances, np.array([[passing.count, 0, passing.count, 0, 0]], np.int64)
 
-    return _Part(data, ask, 0, PartPlan("scan", data.rows, passing.count, 0, 1, choice.reason))
+    plan = PartPlan("scan", data.rows, passing.count, 0, 1, choice.reason)
+    return _Part(data, data.indexed, ask, 0, plan)
