@@ -111,6 +111,8 @@ class Mapping:
         Of the file, for single rows that are read rather than touched; -1 where it was not kept.
     """
 
+    length, descriptor = 0, -1  # of one that memory did not suffice to make
+
     def __init__(self, address: int, length: int, descriptor: int = -1) -> None:
         self.address = address
         self.length = length
@@ -202,7 +204,8 @@ class Mapping:
         _libc.madvise(self.address, self.length, advice)
 
     def __del__(self, _munmap: Any = _libc.munmap, _close: Any = os.close) -> None:
-        _munmap(self.address, self.length)
+        if self.length:
+            _munmap(self.address, self.length)
         if self.descriptor >= 0:
             _close(self.descriptor)
 
