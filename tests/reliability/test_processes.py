@@ -283,11 +283,14 @@ def take():
         vecdb.open(sys.argv[2], "w").close()
 thread = threading.Thread(target=take); thread.start()
 opened.wait()
+ready, tell = os.pipe()
 child = os.fork()
 if child == 0:
+    os.write(tell, b"!")
     time.sleep(10)
     os._exit(0)
 forked.set()
+os.read(ready, 1)  # the child has been scheduled, and has let go of what it was born with
 thread.join()
 vecdb.open(sys.argv[2], "w").close()
 os.kill(child, 9)
@@ -322,6 +325,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.usefixtures("small_store")
 def test_threads_search_add_compact_and_close_without_an_error_or_a_hang(tmp_path: Path) -> None:
     """16 threads on one handle, which another one closes: every answer is right or ClosedError."""
+    vecdb.warmup()  # a close waits for the graph that is being built, and that for its kernels
     col = model.make(tmp_path / "store", sync="os")
     model.apply(col, model.Op("add", dict.fromkeys(range(100), 1)))
     query = model.vectors_of([1], [1])[0]
