@@ -110,11 +110,6 @@ class Graph:
         self.bound = None
 
     @property
-    def mapped(self) -> bool:
-        """Whether searches touch the raw rows where they are mapped."""
-        return self._source[1] < 0
-
-    @property
     def rows(self) -> int:
         """Number of nodes; node i is row i of the segment."""
         return len(self.arrays["rows"])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vecdb.errors import ArgumentError, describe
 from vecdb.graph.layout import Graph
 from vecdb.graph.selective import RATIO_UNIT
-from vecdb.graph.traverse import SCAN, SELECTIVE, SPARE, WALK, search_bound, search_held, settled
+from vecdb.graph.traverse import SCAN, SELECTIVE, SPARE, WALK, search_bound, settled
 from vecdb.graph.visited import HASHED_ROWS, flags, table_bytes, tables
 from vecdb.kernels.scan import flat
 from vecdb.workers import Workers
@@ -33,7 +33,6 @@ Results = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 _TASK = 32  # queries of a task
 _LONG = 256  # of a task of a large batch: 32 of Fashion took 31.2 us each, 256 take 28.5
 _TIMED = 4  # queries between two looks at the clock
-_BRIEF = 128  # beam of a walk that is over in 100 us
 _NO_BITMAP = np.zeros(0, np.uint8)
 _NO_SLACK = np.zeros((3, 0), np.float32)
 _NONE_BARRED = np.zeros(0, np.int64)
@@ -186,7 +185,7 @@ class Bound:
     answer: its rows are -1.
     """
 
-    __slots__ = ("_alive", "_brief", "_call", "_graph", "_k", "_state")
+    __slots__ = ("_alive", "_call", "_graph", "_k", "_state")
 
     def __init__(
         self,
@@ -206,8 +205,6 @@ class Bound:
         self._graph = graph
         self._k = k
         self._call = _call_of(graph, k, ef, allowed, matching, knobs, slack is not None, scan)
-        # rows that are read from a file may have to be waited for
-        self._brief = bool(self._call[9] == WALK and self._call[8] <= _BRIEF and graph.mapped)
         bitmap = _NO_BITMAP if allowed is None else allowed
         slack = _NO_SLACK if slack is None else slack
         self._alive = (
@@ -218,7 +215,7 @@ class Bound:
 
     def __call__(self, queries: NDArray[np.float32]) -> Results:
         out = _results(len(queries), self._k)
-        self.into(*out, queries, held=self._brief and len(queries) == 1)
+        self.into(*out, queries)
         return out
 
     def into(
@@ -228,16 +225,14 @@ class Bound:
         tally: NDArray[np.int64],
         queries: NDArray[np.float32],
         barred: NDArray[np.int64] | None = None,
-        *,
-        held: bool = False,
     ) -> None:
-        """The same, written into arrays of the caller; `held` keeps other threads of Python out."""
+        """The same, written into arrays of the caller."""
         graph, call = self._graph, self._call
         if graph.rows == 0:
             rows[:], distances[:], tally[:] = -1, np.inf, 0
             return
         visited = _borrow(graph, call)
-        (search_held if held else search_bound)(
+        search_bound(
             self._state, queries, _NONE_BARRED if barred is None else barred, visited, rows,
             distances, tally,
         )  # fmt: skip

@@ -36,7 +36,7 @@ SWITCH = 0.65  # share of pruned estimates above which the others are verified l
 SPARE = 2  # nodes rescored beyond k whatever their distance; 12 for ten hits is as good as 30
 DEVIATIONS = 2.5  # of a record's distance within which its float row is looked at too
 
-__all__ = ["CALL", "SCAN", "SELECTIVE", "SHAPE", "WALK", "search_bound", "search_held", "settled"]
+__all__ = ["CALL", "SCAN", "SELECTIVE", "SHAPE", "WALK", "search_bound", "settled"]
 
 _BYTES = "Array(u1, 1, 'C', readonly=True)"
 _FLOATS = "Array(f4, 1, 'C', readonly=True)"
@@ -448,13 +448,10 @@ def search_rows(
         tally[j, 4] = met
 
 
-_BOUND = (
+@jit(
     f"void({_WHOLE}, Array(f4, 2, 'C', readonly=True), {_WHOLE}, u1[::1], i8[:, ::1], f4[:, ::1],"
     " i8[:, ::1])"
 )
-
-
-@jit(_BOUND)
 def search_bound(state, queries, barred, visited, rows, distances, tally):
     """:func:`search_rows` with the arrays that stay the same given as :func:`settled` has them:
     numba takes 100 ns for every array that it is handed."""
@@ -465,14 +462,6 @@ def search_bound(state, queries, barred, visited, rows, distances, tally):
         bytes_at(state[14], state[15]).view(np.float32).reshape(state[16], -1), barred,
         visited, rows, distances, tally,
     )  # fmt: skip
-
-
-@jit(_BOUND, nogil=False)
-def search_held(state, queries, barred, visited, rows, distances, tally):
-    """:func:`search_bound` without giving up the interpreter: for a walk of some 50 us, which is
-    what it costs many threads to hand it over twice. Eight of them on two cores got 28k searches a
-    second so, not 21k, and at 18k a second a P99 of 3 to 8 ms, not 20 to 83."""
-    search_bound(state, queries, barred, visited, rows, distances, tally)
 
 
 def settled(*arrays: np.ndarray) -> np.ndarray:

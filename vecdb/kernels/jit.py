@@ -41,19 +41,16 @@ AVX512 = not INTERPRETED and features() >= NEEDED
 """True when the kernels are the AVX-512 ones; otherwise their portable twins are used."""
 
 
-def jit(
-    *signatures: Any, inline: bool = False, nogil: bool = True
-) -> Callable[[Callable[..., Any]], Any]:
+def jit(*signatures: Any, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Compile a kernel: nogil, cached, NaN-safe fast math; no signature means "when called".
 
     `inline` makes LLVM put the function into its callers, whatever its size: worth it for leaves
-    of some ten nanoseconds. `nogil` is False for what is over before the interpreter could change
-    hands.
+    of some ten nanoseconds.
     """
 
     def compiled(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(
-            nogil=nogil, fastmath=FASTMATH, error_model="numpy", forceinline=inline
+            nogil=True, fastmath=FASTMATH, error_model="numpy", forceinline=inline
         )(function)
         if INTERPRETED:
             return dispatcher
