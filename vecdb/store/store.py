@@ -200,9 +200,10 @@ class Store:
 
     @property
     def snapshot(self) -> Snapshot:
-        """The current snapshot: one reference, no lock."""
+        """The current snapshot: one reference, no lock. A handle that is closing has none: threads
+        that went on searching would keep the interpreter from the one that closes."""
         core = self._core
-        if core is None:
+        if core is None or self.state == "closing":
             raise self._closed()
         return core.published
 
