@@ -121,3 +121,19 @@ def test_what_is_prepared_goes_with_the_handle_and_is_bounded(tmp_path: Path) ->
         with col.snapshot() as frozen:
             first = frozen.search(QUERIES[0]).ids
         np.testing.assert_array_equal(col.search(QUERIES[0]).ids, first)
+
+
+def test_a_handle_that_is_closing_refuses_searches(tmp_path: Path) -> None:
+    col = vecdb.create(tmp_path / "a.vdb", dim=24, sync="os")
+    col.add(ROWS)
+    refused = []
+
+    def look(state: str) -> None:
+        if state == "closing":
+            with pytest.raises(vecdb.ClosedError):
+                col.search(QUERIES[0])
+            refused.append(state)
+
+    col.subscribe(look)
+    col.close()
+    assert refused == ["closing"]

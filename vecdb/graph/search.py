@@ -31,7 +31,7 @@ Results = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 """Rows, distances and tallies of a block of queries."""
 
 _TASK = 32  # queries of a task
-_LONG = 256  # of a task of a large batch: 32 of Fashion took 31.2 us each, 256 take 28.5
+_LONG = 256  # of a task of a large batch: handing over a task costs Python and a wake-up
 _TIMED = 4  # queries between two looks at the clock
 _NO_BITMAP = np.zeros(0, np.uint8)
 _NO_SLACK = np.zeros((3, 0), np.float32)

@@ -3,9 +3,8 @@
 What a search needs beside its query is prepared once for a snapshot: what each part is asked, and
 what the plan says. The answer and the plan are those of :func:`vecdb.query.execute.search`; what is
 left out is the arrays of batches, some 25 us of Python beside a walk of 10 to 100 us, and as much
-beside the scan of a memtable. Of eight clients on two cores at 12,000 searches a second the P99 was
-1.1 to 2.3 ms so; gathering waiting queries into one kernel call gave 3 to 33 ms, because a thread
-that waits in a queue changes hands with the interpreter once more.
+beside the scan of a memtable. Queries of several threads are not gathered into one kernel call: a
+thread that waits in a queue changes hands with the interpreter once more, which cost more.
 """
 
 from __future__ import annotations
