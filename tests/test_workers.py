@@ -58,12 +58,12 @@ def test_an_error_in_one_task_reaches_the_caller_after_all_have_ended() -> None:
 
 
 def test_a_closed_pool_refuses_and_leaves_no_thread() -> None:
-    before = threading.active_count()
     workers = Workers(4)
-    workers.run(lambda i: i, 8)
+    futures = [workers.submit(threading.current_thread) for _ in range(8)]
+    ran_on = {future.result() for future in futures}
     workers.close()
     workers.close()
-    assert threading.active_count() == before
+    assert ran_on and not any(thread.is_alive() for thread in ran_on)
     with pytest.raises(ClosedError):
         workers.submit(int)
 
