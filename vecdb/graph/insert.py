@@ -39,6 +39,9 @@ def select(data, stride, inner, row, keys, count, chosen, degree, alpha):
     """
     kept = 0
     same = SAME * read_f32(header(data + row * stride, inner))
+    nearest = np.empty(count, np.float32)  # of the first `upto` that were kept, to each candidate
+    upto = np.zeros(count, np.int64)
+    nearest[:] = np.inf
     factor = np.float32(1)
     for _tier in range(2):
         for c in range(count):
@@ -52,14 +55,14 @@ def select(data, stride, inner, row, keys, count, chosen, degree, alpha):
                 keys[c] = EMPTY
                 continue
             reach = key_distance(key)
-            good = reach > same or kept == 0
-            for i in range(kept if good else 0):
-                other = np.int64(chosen[i])
-                between = record_distance(data + candidate * stride, data + other * stride, inner)
-                if factor * between < reach:
-                    good = False
-                    break
-            if good:
+            if kept and reach <= same:
+                continue
+            at = data + candidate * stride
+            while upto[c] < kept and factor * nearest[c] >= reach:
+                other = data + np.int64(chosen[upto[c]]) * stride
+                nearest[c] = min(nearest[c], record_distance(at, other, inner))
+                upto[c] += 1
+            if factor * nearest[c] >= reach:
                 chosen[kept] = candidate
                 kept += 1
                 keys[c] = EMPTY
@@ -76,11 +79,17 @@ def select(data, stride, inner, row, keys, count, chosen, degree, alpha):
 @jit(f"i8({_RECORDS}, i4[:, ::1], i4[::1], i8, i8, i8[::1], i8, u1[::1])")
 def beam(data, stride, inner, links, degrees, entry, own, pool, size, visited):
     """Search the graph for the neighbours of the record at address `own`: their number; the keys
-    stand from pool[8] on."""
+    stand from pool[8] on.
+
+    Most of it is waiting for memory. To ask for whole records, and for the links of the node that
+    will most likely be next, took 384 dimensions from 289 to 139 us a row, 784 from 299 to 212 and
+    100 from 304 to 276.
+    """
     tag = next_tag(visited)
     pool[:8] = LEAST
     pool[8 : 8 + size] = EMPTY
     keys = address(pool) + 64
+    table, width = address(links), 4 * links.shape[1]
     fresh = np.empty(links.shape[1], np.int64)
     visited[1 + entry] = tag
     value = record_distance(data + entry * stride, own, inner)
@@ -92,6 +101,9 @@ def beam(data, stride, inner, links, degrees, entry, own, pool, size, visited):
             break
         pool[8 + position] |= 1
         node = key_row(pool[8 + position])
+        following = pool_next(keys, size, position & ~7)
+        if following >= 0:
+            prefetch_bytes(table + key_row(pool[8 + following]) * width, width)
         count = 0
         for i in range(degrees[node]):
             neighbour = np.int64(links[node, i])
@@ -99,7 +111,7 @@ def beam(data, stride, inner, links, degrees, entry, own, pool, size, visited):
                 visited[1 + neighbour] = tag
                 fresh[count] = neighbour
                 count += 1
-                prefetch_bytes(data + neighbour * stride, min(stride, 256))
+                prefetch_bytes(data + neighbour * stride, stride)
         for i in range(count):
             value = record_distance(data + fresh[i] * stride, own, inner)
             key = make_key(value, fresh[i])
