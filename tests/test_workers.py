@@ -63,7 +63,8 @@ def test_a_closed_pool_refuses_and_leaves_no_thread() -> None:
     ran_on = {future.result() for future in futures}
     workers.close()
     workers.close()
-    assert ran_on and not any(thread.is_alive() for thread in ran_on)
+    assert ran_on
+    assert not any(thread.is_alive() for thread in ran_on)
     with pytest.raises(ClosedError):
         workers.submit(int)
 
