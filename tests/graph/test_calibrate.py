@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -85,14 +87,33 @@ def test_an_effort_is_the_curve_of_a_share_or_lies_between_two() -> None:
         ],
     }  # fmt: skip
     full = effort_for(calibration, 1.0, 0.9)
+    assert full is not None
     np.testing.assert_array_equal(full.slack[1], full.slack[2])
     assert full.hops == 10
     for i, share in enumerate(SHARES):
         effort = effort_for(calibration, share, 0.9)
+        assert effort is not None
         np.testing.assert_array_equal(effort.slack[1], full.slack[1])
         assert effort.hops == pytest.approx(10 * 2**i)
         needed = full.slack[1][0] - 0.1 * min(i, 2)
         assert effort.slack[2][-1] == pytest.approx(max(1.0, needed), abs=0.03)
-    between = effort_for(calibration, 0.45, 0.9).hops
-    assert 20 < between < 40
-    assert effort_for(calibration, 0.01, 0.9).hops == pytest.approx(800)
+    between, few = effort_for(calibration, 0.45, 0.9), effort_for(calibration, 0.01, 0.9)
+    assert between is not None
+    assert few is not None
+    assert 20 < between.hops < 40
+    assert few.hops == pytest.approx(800)
+
+
+def test_no_effort_is_given_for_a_recall_that_was_never_measured() -> None:
+    def curves(best: float) -> dict[str, Any]:
+        return {"edges": [1.0], "recall": [[0.5, best], [0.6, best]], "hops": [10.0, 20.0]}
+
+    calibration = {"k": 10, "slacks": [1.0, 1.1], "shares": [curves(0.97)] * len(SHARES)}
+    assert effort_for(calibration, 1.0, 0.95) is not None  # of the misses 3/4 are aimed at
+    assert effort_for(calibration, 1.0, 0.965) is None
+    calibration["shares"][-1] = curves(0.9)
+    assert effort_for(calibration, 0.6, 0.95) is not None
+    assert effort_for(calibration, 0.1, 0.95) is None
+    all_found = {"k": 10, "slacks": [1.0, 1.1], "shares": [curves(1.0)] * len(SHARES)}
+    assert effort_for(all_found, 1.0, 0.999) is not None
+    assert effort_for(all_found, 1.0, 0.99999) is None  # ten thousand hits do not show so much

@@ -59,6 +59,23 @@ def test_more_recall_takes_more_steps(collection: Any) -> None:
     assert steps[0] < steps[-1]
 
 
+def test_a_recall_beyond_the_calibration_is_had_by_a_scan(
+    collection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poor(*given: Any) -> dict[str, Any]:
+        curves = {"edges": [], "recall": [[0.5, 0.9]], "hops": [10.0, 20.0]}
+        return {"k": 13, "slacks": [1.0, 1.1], "shares": [curves] * 4}
+
+    monkeypatch.setattr(graph, "calibrate", poor)
+    for where in (None, "dice < 0.6"):
+        walked = collection.explain(QUERIES[0], 13, where=where, target_recall=0.8)
+        assert "graph" in walked.strategy
+        for query in (QUERIES[0], QUERIES[:3]):  # alone and in a batch
+            plan = collection.explain(query, 13, where=where, target_recall=0.95)
+            assert plan.exact
+            assert "beyond what walks of this graph" in plan.parts[0].reason
+
+
 def test_a_graph_is_calibrated_once_per_k(collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first = collection.search(QUERIES[0], target_recall=0.9).plan.visited
     monkeypatch.setattr(graph, "calibrate", None)

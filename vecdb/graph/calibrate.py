@@ -49,6 +49,7 @@ CAP = 1024  # nodes that may wait in a bounded walk
 _CLASSES = 5  # of the k-th distance
 _SAMPLE = 1000
 _COMPARED = 80_000_000  # rows times queries of an exact scan, at most
+_UNSEEN = 1e-4  # share of misses that a sample of so many hits can't tell from none
 _SAFETY = 0.75  # share of the allowed misses that is aimed at
 _TIED = 0.01  # of the usual k-th distance: what is below it is told apart less finely
 _SURE = 0.9995  # recall after which more slack is not measured
@@ -105,26 +106,32 @@ def kept(graph: Graph, k: int) -> dict[str, Any] | None:
     return found if all(_sound(entry) for entry in shares) else None
 
 
-def effort_for(calibration: dict[str, Any], share: float, target: float) -> Effort:
-    """What a recall takes under a filter that passes a share of the rows."""
+def effort_for(calibration: dict[str, Any], share: float, target: float) -> Effort | None:
+    """What a recall takes under a filter that passes a share of the rows; None where more is wanted
+    than was ever measured, so that no walk can be relied on."""
     wanted = 1 - _SAFETY * (1 - target)
     levels = [_level(calibration["slacks"], found, wanted) for found in calibration["shares"]]
-    edges = np.unique(np.concatenate([own for own, *_ in levels]))
-    slack = np.array([needed[np.searchsorted(own, edges)] for own, needed, _ in levels])
     weights = _between(share)
+    reach = np.array([most for *_, most in levels])
+    if min(reach[0], weights @ reach) < wanted:
+        return None
+    edges = np.unique(np.concatenate([own for own, *_ in levels]))
+    slack = np.array([needed[np.searchsorted(own, edges)] for own, needed, *_ in levels])
     bound = np.array([edges, slack[0], weights @ slack], np.float32)
-    hops = float(weights @ [hops for *_, hops in levels])
+    hops = float(weights @ [hops for *_, hops, _ in levels])
     return Effort(bound, CAP, hops * max(1.0, SHARES[-1] / share))
 
 
 def _level(
     slacks: list[float], found: dict[str, Any], wanted: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Of one share: upper edges of the classes, the slack that each needs, and the mean hops."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float, float]:
+    """Of one share: upper edges of the classes, the slack that each needs, the mean hops, and the
+    greatest recall that was measured."""
     steps = np.array(slacks[: len(found["hops"])])
-    needed = np.array([_slack(np.array(recall), steps, wanted) for recall in found["recall"]])
+    curves = np.minimum(np.array(found["recall"]), 1 - _UNSEEN)
+    needed = np.array([_slack(recall, steps, wanted) for recall in curves])
     hops = float(np.mean(np.interp(needed, steps, found["hops"])))
-    return np.array([*found["edges"], np.inf]), needed, hops
+    return np.array([*found["edges"], np.inf]), needed, hops, float(curves.max(axis=1).mean())
 
 
 def _between(share: float) -> NDArray[np.float64]:
@@ -152,7 +159,7 @@ def _sound(entry: Any) -> bool:
 
 def _slack(recall: NDArray[np.float64], slacks: NDArray[np.float64], target: float) -> float:
     """Where the curve reaches the target; misses fall geometrically between two slacks."""
-    missed = np.log(np.maximum(1 - np.maximum.accumulate(recall), 1e-4))
+    missed = np.log(1 - np.maximum.accumulate(recall))
     return float(np.interp(-np.log(1 - target), -missed, slacks))
 
 

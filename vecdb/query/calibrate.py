@@ -34,9 +34,10 @@ def check_target(target: Any) -> float | None:
 
 def effort_of(
     data: Segment, k: int, target: float, matching: int, workers: Workers, *, timed: bool
-) -> Effort | None:
-    """What a walk takes to find the share `target` of the `k` nearest of the matching rows; None
-    where it is not known yet and `timed` forbids to take seconds for it."""
+) -> Effort | str:
+    """What a walk takes to find the share `target` of the `k` nearest of the matching rows; or why
+    no walk can be relied on: the graph is not that good, or its calibration is not known yet and
+    `timed` forbids to take seconds for it."""
     from vecdb import graph
 
     index = data.graph
@@ -47,11 +48,12 @@ def effort_of(
     if effort is None:
         calibration = known.get(k) or graph.kept(index, k)
         if calibration is None and timed:
-            return None
+            return "the timeout leaves no time to calibrate"
         if calibration is None:
             calibration = graph.calibrate(index, data.vectors, k, workers)
         known[k] = calibration
         effort = graph.effort_for(calibration, 2 ** (step / _STEPS), target)
+        effort = effort or f"a recall of {target} is beyond what walks of this graph have shown"
         if len(known) < _MOST:
             known[k, target, step] = effort
     return effort

@@ -151,8 +151,6 @@ class _Run:
             effort = effort_of(
                 data, request.k, request.target_recall, matching, self.workers, timed=timed
             )
-            if effort is None:
-                return Choice("scan", 0, 0, "the timeout leaves no time to calibrate", exact=True)
         return choose(
             data, matching, request.k, request.ef_search, self.metric, exact=request.exact,
             effort=effort, timed=timed,

@@ -66,15 +66,15 @@ def choose(
     metric: str,
     *,
     exact: bool,
-    effort: Effort | None = None,
+    effort: Effort | str | None = None,
     timed: bool = False,
 ) -> Choice:
     """The cheapest way to the `k` nearest of the `matching` rows of a part, with a beam, or with
-    the effort that a wanted recall takes; `timed` under a deadline, which a scan of the records
-    does not look at."""
+    the effort that a wanted recall takes (a sentence where no walk will do); `timed` under a
+    deadline, which a scan of the records does not look at."""
     hindrance = "exact=True" if exact else _hindrance(data)
-    if hindrance:
-        return Choice("scan", 0, 0, hindrance, exact=True)
+    if hindrance or isinstance(effort, str):
+        return Choice("scan", 0, 0, hindrance or str(effort), exact=True)
     slack, long = None, timed and matching > _LONG
     if effort is None:
         beam = max(k, ef_search or DEFAULT_EF)
