@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import vecdb
+from vecdb.query import single
 from vecdb.query.single import search_single
 
 ROWS = np.random.default_rng(0).standard_normal((3000, 24)).astype(np.float32)
@@ -96,6 +97,34 @@ def test_fresh_rows_are_scanned_on_the_short_way_and_deleted_ones_stay_away(tmp_
         same_both_ways()
         assert not np.isin(nearest, short(QUERIES[0]).ids).any()
         assert col.search(QUERIES[0], 1).ids != nearest
+
+
+def test_a_filtered_search_is_prepared_once_for_each_state_of_the_collection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with vecdb.create(tmp_path / "a.vdb", dim=24) as col:
+        col.add(ROWS, ids=np.arange(3000), metadata={"n": np.arange(3000)})
+        col.optimize()
+
+        def same_both_ways(where: str) -> np.ndarray:
+            short = search_single(col._store.snapshot, QUERIES[0], 10, col._workers, where=where)
+            long = col.search(QUERIES[:1], where=where)
+            assert short is not None
+            np.testing.assert_array_equal(short.ids, long.ids[0])
+            assert short.plan == long.plan
+            return short.ids
+
+        first = same_both_ways("n < 2900")
+        with monkeypatch.context() as patched:
+            patched.setattr(single, "_prepare", None)
+            np.testing.assert_array_equal(same_both_ways("n < 2900"), first)
+            with pytest.raises(TypeError):
+                col.search(QUERIES[0], where="n < 2901")
+        assert same_both_ways("n < 2000").max() < 2000
+        col.delete(first[:3])
+        assert not np.isin(first[:3], same_both_ways("n < 2900")).any()
+        with col.snapshot() as frozen:
+            assert len(frozen.search(QUERIES[0], where="n < 2900")) == 10
 
 
 def test_a_graph_that_proves_damaged_is_asked_no_more(tmp_path: Path) -> None:

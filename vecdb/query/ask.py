@@ -111,8 +111,8 @@ def answer(snapshot: Snapshot, question: Question, workers: Workers) -> Answer:
 
 
 def _by_row(
-    snapshot: Snapshot, query: Any, query_id: Any, allowed: list[masks.Allowed] | None
-) -> tuple[npt.NDArray[np.float32], list[masks.Allowed]]:
+    snapshot: Snapshot, query: Any, query_id: Any, allowed: masks.Passing | None
+) -> tuple[npt.NDArray[np.float32], masks.Passing]:
     """The vector of a stored row as the query; the row itself is no hit."""
     ids = as_ids(query_id, snapshot.schema, "query_id")
     if query is not None or len(ids) != 1:
@@ -132,8 +132,8 @@ def _by_row(
 
 
 def _later(
-    snapshot: Snapshot, after: Any, allowed: list[masks.Allowed] | None, *, single: bool
-) -> tuple[npt.NDArray[Any], list[masks.Allowed]]:
+    snapshot: Snapshot, after: Any, allowed: masks.Passing | None, *, single: bool
+) -> tuple[npt.NDArray[Any], masks.Passing]:
     """The ids of the pages so far, and what is allowed without them.
 
     What was returned is taken out by id, and nothing else is: no row comes twice, and a row that

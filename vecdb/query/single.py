@@ -1,10 +1,11 @@
 """The short way for the commonest search: one query, with or without a filter.
 
-What a search needs beside its query is prepared once for a snapshot: what each part is asked, and
-what the plan says. The answer and the plan are those of :func:`vecdb.query.execute.search`; what is
-left out is the arrays of batches, some 25 us of Python beside a walk of 10 to 100 us, and as much
-beside the scan of a memtable. Queries of several threads are not gathered into one kernel call: a
-thread that waits in a queue changes hands with the interpreter once more, which cost more.
+What a search needs beside its query is prepared once for a snapshot and filter (20 us): what each
+part is asked, and what the plan says. The answer and the plan are those of
+:func:`vecdb.query.execute.search`; what is left out is the arrays of batches, some 25 us of Python
+beside a walk of 10 to 100 us, and as much beside the scan of a memtable. Queries of several threads
+are not gathered into one kernel call: a thread that waits in a queue changes hands with the
+interpreter once more, which cost more.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Single", "search_single"]
 
-_REMEMBERED = 64  # kinds of searches that a snapshot keeps prepared
+_REMEMBERED = 64  # kinds of searches that a snapshot, or a filter of it, keeps prepared
 _F32 = np.dtype(np.float32)
 
 
@@ -70,18 +71,18 @@ def search_single(
         or not kernels.ready()
     ):
         return None
-    prepared: _Prepared | None
-    if where is None and params is None:
-        kind = k, ef_search, target_recall
-        prepared = snapshot.memo.get(kind)
-        if prepared is None or not prepared.usable(workers):
-            prepared = _prepare(snapshot, masks.live(snapshot), *kind, workers)
-            if len(snapshot.memo) >= _REMEMBERED:
-                snapshot.memo.clear()
-            snapshot.memo[kind] = prepared
-    else:
+    allowed, memo = None, snapshot.memo
+    if where is not None or params is not None:
         allowed = masks.allowed(where, snapshot, params)
-        prepared = _prepare(snapshot, allowed, k, ef_search, target_recall, workers)
+        memo = allowed.memo
+    kind = k, ef_search, target_recall
+    prepared: _Prepared | None = memo.get(kind)
+    if prepared is None or not prepared.usable(workers):
+        passing = masks.live(snapshot) if allowed is None else allowed
+        prepared = _prepare(snapshot, passing, *kind, workers)
+        if len(memo) >= _REMEMBERED:
+            memo.clear()
+        memo[kind] = prepared
     if prepared.matching < k:
         return None
     return prepared.answer(query)
@@ -136,7 +137,7 @@ class _Part(NamedTuple):
 
 
 class _Prepared:
-    """A kind of search of a snapshot. It holds no reference to the snapshot, which remembers it."""
+    """A kind of search of a snapshot, which remembers it and to which it holds no reference."""
 
     __slots__ = ("_k", "_parts", "_plans", "_rows", "_workers", "matching")
 
