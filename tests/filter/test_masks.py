@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import types
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,38 @@ def test_a_repeated_filter_is_not_evaluated_again(
     assert found(collection, "year = 1999") == first[1:]
 
 
+def test_a_filter_past_its_deadline_looks_at_no_further_block_and_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "BLOCK", 1024)
+    blocks = []
+    pack = evaluate.pack_into
+
+    def spy(bits: Any, start: int, flags: Any) -> None:
+        blocks.append(start)
+        pack(bits, start, flags)
+
+    monkeypatch.setattr(evaluate, "pack_into", spy)
+    with vecdb.create(tmp_path / "store", 4) as made:
+        made.add(VECTORS, metadata={"n": np.arange(ROWS) % 7})
+        made.flush()
+        ours = types.SimpleNamespace(monotonic_ns=lambda: len(blocks))
+        with monkeypatch.context() as patched:
+            patched.setattr(evaluate, "time", ours)
+            late = masks.allowed("n = 3", made._store.snapshot, deadline_ns=1)
+        assert blocks == [0, 1024]
+        assert not late.complete
+        assert [part.count for part in late] == [0]
+        hits = made.search(VECTORS[0], where="n = 4", timeout=0)
+        assert len(hits) == 0
+        assert not hits.plan.complete
+        assert not made.search(VECTORS[:3], where="n = 4", timeout=0, group_by="n").plan.complete
+        assert not made.search(where="n = 4", timeout=0, query_id=5).plan.complete
+        for where in ("n = 3", "n = 4"):
+            assert masks.allowed(where, made._store.snapshot, deadline_ns=2**62).complete
+            assert made.query(where).num_rows == len(range(int(where[-1]), ROWS, 7))
+
+
 def test_the_cache_keeps_to_its_bytes_and_to_living_owners() -> None:
     class Owner:
         pass
@@ -148,9 +181,9 @@ def test_parts_whose_ids_can_not_match_are_not_looked_at(
         looked_at: list[Any] = []
         look = masks._allowed_part
 
-        def spy(expr: Any, part: Any, textual: bool) -> Any:
+        def spy(expr: Any, part: Any, *rest: Any) -> Any:
             looked_at.append(part)
-            return look(expr, part, textual)
+            return look(expr, part, *rest)
 
         monkeypatch.setattr(masks, "_allowed_part", spy)
         found = made.query(where)["id"].to_pylist()

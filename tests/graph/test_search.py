@@ -184,6 +184,29 @@ def test_a_deadline_is_looked_at_every_few_queries(built, monkeypatch):
     assert 0 < answered <= 16
 
 
+@pytest.mark.parametrize(("asked", "most"), [({}, 12), ({"scan": True}, 3)])
+def test_nothing_is_asked_after_the_deadline_and_the_clock_no_more(built, monkeypatch, asked, most):
+    looks = iter(range(1, 1000))
+    seen = []
+
+    def clock():
+        seen.append(next(looks))
+        return seen[-1]
+
+    monkeypatch.setattr(
+        sys.modules["vecdb.graph.search"], "time", types.SimpleNamespace(monotonic_ns=clock)
+    )
+    allowed = np.packbits(np.arange(4032) % 3 == 0, bitorder="little")
+    many = np.tile(QUERIES, (20, 1))
+    found = search(built, queries=many, allowed=allowed, deadline_ns=3, **asked)
+    answered = found.rows[:, 0] >= 0
+    assert not found.complete
+    assert answered.sum() == most
+    assert answered[:most].all()
+    assert (found.met[most:] == 0).all()
+    assert len(seen) == 3 + -(-len(many) // 256)  # then once for each task, not for each query
+
+
 def test_a_nan_query_finds_nothing_and_harms_nothing(built):
     queries = QUERIES.copy()
     queries[0, 5] = np.nan

@@ -103,9 +103,9 @@ def test_a_timeout_counts_the_time_that_the_filter_takes(
 ) -> None:
     read = masks.allowed
 
-    def slowly(*asked: Any) -> Any:
+    def slowly(where: Any, snapshot: Any, params: Any, deadline_ns: int) -> Any:
         time.sleep(0.02)
-        return read(*asked)
+        return read(where, snapshot, params)
 
     monkeypatch.setattr(masks, "allowed", slowly)
     late = collection.search(QUERIES[0], where="dice < 0.5", timeout=0.01)

@@ -8,6 +8,7 @@ their zone maps settle are not read.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,13 +39,21 @@ if TYPE_CHECKING:
     from vecdb.filter.columns import ColumnData
     from vecdb.filter.zones import Zones
 
-__all__ = ["evaluate"]
+__all__ = ["TimeUpError", "evaluate"]
 
 BLOCK = 65_536
 
 
+class TimeUpError(Exception):
+    """The deadline came before all rows were looked at. No user sees it."""
+
+
 def evaluate(
-    expr: Expr, rows: int, column: Callable[[str], ColumnData | Ids], zones: Zones | None = None
+    expr: Expr,
+    rows: int,
+    column: Callable[[str], ColumnData | Ids],
+    zones: Zones | None = None,
+    deadline_ns: int = 0,
 ) -> npt.NDArray[np.uint8]:
     """The rows for which a bound filter is true, as a bitmap.
 
@@ -58,6 +67,13 @@ def evaluate(
         Gives a column of the segment by name.
     zones : Zones, optional
         What is known beforehand (:func:`vecdb.filter.zones.judge`).
+    deadline_ns : int
+        Value of ``time.monotonic_ns()`` after which no further block is looked at; 0 for none.
+
+    Raises
+    ------
+    TimeUpError
+        It came.
     """
     if zones is None:
         passing = np.zeros(bitmap.nbytes(rows), np.uint8)
@@ -69,6 +85,8 @@ def evaluate(
         test = _test(expr, column, negated=False)
         for first, last in runs:
             for start in range(first, last, BLOCK):
+                if deadline_ns and time.monotonic_ns() > deadline_ns:
+                    raise TimeUpError
                 pack_into(passing, start, test(start, min(start + BLOCK, last)))
     return passing
 

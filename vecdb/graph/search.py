@@ -32,7 +32,7 @@ Results = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 
 _TASK = 32  # queries of a task
 _LONG = 256  # of a task of a large batch: handing over a task costs Python and a wake-up
-_TIMED = 4  # queries between two looks at the clock
+_TIMED = 4  # walks between two looks at the clock; a scan of records may take 2 ms
 _NO_BITMAP = np.zeros(0, np.uint8)
 _NO_SLACK = np.zeros((3, 0), np.float32)
 _NONE_BARRED = np.zeros(0, np.int64)
@@ -155,17 +155,19 @@ def search(
     size = max(_TASK, min(_LONG, nq // (1 if workers is None else 4 * workers.threads)))
     parts = [range(at, min(nq, at + size)) for at in range(0, nq, size)]
     done = np.ones(len(parts), bool)
-    step = _TIMED if deadline_ns else size
+    step = size
+    if deadline_ns:
+        step = 1 if scan else _TIMED
 
     def task(i: int) -> None:
         for at in parts[i][::step]:
-            mine = slice(at, min(parts[i].stop, at + step))
-            rows, distances, tally = out[0][mine], out[1][mine], out[2][mine]
             if deadline_ns and time.monotonic_ns() > deadline_ns:
-                rows[:], distances[:], tally[:], done[i] = -1, np.inf, 0, False
-                continue
+                rest = slice(at, parts[i].stop)
+                out[0][rest], out[1][rest], out[2][rest], done[i] = -1, np.inf, 0, False
+                return
+            mine = slice(at, min(parts[i].stop, at + step))
             only = None if barred is None else barred[mine]
-            bound.into(rows, distances, tally, queries[mine], only)
+            bound.into(out[0][mine], out[1][mine], out[2][mine], queries[mine], only)
 
     if workers is None or len(parts) <= 1:
         for i in range(len(parts)):

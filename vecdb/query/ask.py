@@ -73,7 +73,9 @@ def ask(
             describe("k", expected="a number of rows", got="None",
                      fix="pass k=10; k=None means all rows within a radius")
         )  # fmt: skip
-    allowed = None if where is None and params is None else masks.allowed(where, snapshot, params)
+    allowed = None
+    if where is not None or params is not None:
+        allowed = masks.allowed(where, snapshot, params, until)
     if query_id is None:
         queries, single = as_queries(query, schema)
     else:

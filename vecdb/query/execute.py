@@ -21,11 +21,9 @@ from vecdb.query.plan import PartPlan, Plan
 from vecdb.query.planner import Choice, choose, walkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy.typing as npt
 
-    from vecdb.filter.masks import Allowed
+    from vecdb.filter.masks import Allowed, Passing
     from vecdb.graph import Found
     from vecdb.segment import Segment
     from vecdb.store import Snapshot
@@ -53,7 +51,7 @@ class Request:
         Wanted recall; the beam is then chosen from the segment's calibration.
     exact : bool
         Scan whatever the cost.
-    allowed : list of Allowed or None
+    allowed : Passing or None
         For each part the rows that may be returned; None for all live rows.
     radius : float
         Greatest distance of a hit.
@@ -65,7 +63,7 @@ class Request:
     k: int
     ef_search: int | None = None
     exact: bool = False
-    allowed: Sequence[Allowed] | None = None
+    allowed: Passing | None = None
     radius: float = np.inf
     deadline_ns: int = 0
     target_recall: float | None = None
@@ -126,7 +124,7 @@ def search(snapshot: Snapshot, request: Request, workers: Workers) -> Answer:
         visited=run.visited,
         estimated=run.estimated,
         computed=run.computed,
-        complete=run.complete,
+        complete=run.complete and allowed.complete,
         compiled=kernels.ready(),
         parts=tuple(plans),
     )
