@@ -154,6 +154,9 @@ class Lancedb:
 
         data = rows.data
         base = lancedb.connect(str(folder / "lance"))
+        if "rows" in base.table_names():
+            self._table = base.open_table("rows")
+            return
         if (folder / "lance" / "rows.lance").exists():
             self._table = base.open_table("rows")
             return
@@ -261,8 +264,7 @@ class SqliteVec:
     beams = (0,)
 
     def __init__(self, rows: Rows, folder: Path) -> None:
-        import sqlite3
-
+        import pysqlite3 as sqlite3  # Python may be built without extensions of SQLite
         import sqlite_vec
 
         data = rows.data

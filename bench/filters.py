@@ -6,10 +6,11 @@ The filters are those of :mod:`bench.filter_data`: random ones, and ones that fa
 neighbourhood of the query. Every library answers one query a call on one thread, at several
 beams; a point of the report is one library, filter and beam, its latency the median of the queries,
 turn by turn with the other libraries. ``best`` lines compare, per filter, the fastest beam of each
-library whose recall@10 is at least .95. ``target`` is vecdb asked for `target_recall=.95`, ``scan``
-its own exact scan of the float32 rows that pass. Long runs can be split by kind and by library
-(some rivals need an environment of their own): ``best`` and the plot look at all reports of the set
-in ``bench/out``.
+library whose recall@10 is at least .95, and say how many times as fast as the best rival and as its
+own exact scan vecdb is (``x_rival``, ``x_scan``). ``target`` is vecdb asked for
+`target_recall=.95`, ``scan`` its own exact scan of the float32 rows that pass. Long runs can be
+split by kind and by library (some rivals need an environment of their own): ``best`` and the plot
+(:mod:`bench.filter_plot`) look at all reports of the set in ``bench/out``.
 With ``--keep`` indexes are kept in a folder and used again; ``--rows`` takes the first rows alone;
 ``--seconds`` is what one library may take for one beam of one filter.
 
@@ -29,7 +30,8 @@ import numpy.typing as npt
 
 from bench.datasets import OUT
 from bench.filter_data import KINDS, QUERIES, SHARES, K, Rows, distances, rows_of
-from bench.filter_rivals import LIBRARIES, WANTED, Subject
+from bench.filter_plot import OURS, fastest, plot, reached
+from bench.filter_rivals import LIBRARIES, Subject
 from bench.harness import Contest, Report
 
 
@@ -51,7 +53,7 @@ def main() -> None:
     points = known(stem)
     for kind in KINDS:
         for share in SHARES:
-            report.line(best=kind, share=share, qps=best(points, kind, share))
+            report.line(**summary(points, kind, share))
     plot(points, OUT / f"{stem}.png", rows.data.name)
 
 
@@ -108,43 +110,19 @@ def recall(
     return hits / wanted if wanted else 1.0
 
 
-def best(points: list[dict[str, Any]], kind: str, share: float) -> dict[str, float]:
-    """QPS of each library at its fastest beam with the wanted recall."""
-    found: dict[str, float] = {}
-    for point in points:
-        if (point["kind"], point["share"]) == (kind, share) and point["recall"] >= WANTED:
-            name = point["library"]
-            found[name] = max(found.get(name, 0.0), point["qps"])
-    return found
-
-
-def plot(points: list[dict[str, Any]], path: Path, title: str) -> None:
-    """QPS at the wanted recall over the share that passes, one panel per kind."""
-    try:
-        import matplotlib as mpl
-    except ModuleNotFoundError:
-        return  # the figures are in the report
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(1, len(KINDS), figsize=(15, 5), sharey=True)
-    for kind, panel in zip(KINDS, panels, strict=True):
-        for name in dict.fromkeys(point["library"] for point in points):
-            line = [(share, best(points, kind, share).get(name)) for share in SHARES]
-            shown = [(share, qps) for share, qps in line if qps]
-            if shown:
-                style = (
-                    {"linewidth": 2.5}
-                    if name in ("vecdb", "target")
-                    else {"linewidth": 1, "alpha": 0.8}
-                )
-                panel.plot(*zip(*shown, strict=True), marker="o", label=name, **style)
-        panel.set(xscale="log", yscale="log", title=f"{title}: {kind}", xlabel="share that passes")
-        panel.grid(alpha=0.3)
-    panels[0].set_ylabel(f"queries a second at recall@{K} >= {WANTED}, one thread")
-    panels[-1].legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+def summary(points: list[dict[str, Any]], kind: str, share: float) -> dict[str, Any]:
+    """QPS of each library at its fastest beam with the wanted recall, and what that makes of
+    vecdb's against the best rival's and against its own exact scan."""
+    found = fastest(points, kind, share)
+    qps = {name: point["qps"] for name, point in found.items() if reached(point)}
+    rivals = {name: value for name, value in qps.items() if name not in OURS}
+    line: dict[str, Any] = {"best": kind, "share": share, "qps": qps}
+    if rivals:
+        line["rival"] = max(rivals, key=rivals.__getitem__)
+    for against, other in (("rival", max(rivals.values(), default=0)), ("scan", qps.get("scan"))):
+        if other and "vecdb" in qps:
+            line[f"x_{against}"] = qps["vecdb"] / other
+    return line
 
 
 if __name__ == "__main__":

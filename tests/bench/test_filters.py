@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import filter_data, filters
+from bench import filter_data, filter_plot, filters
+from bench.filter_rivals import LIBRARIES
 
 
 @pytest.fixture
@@ -45,8 +46,26 @@ def test_brute_force_has_full_recall_and_half_of_it_half(rows: filter_data.Rows,
 
 def test_the_best_beam_is_the_fastest_that_reaches_the_wanted_recall() -> None:
     points = [
-        {"kind": "random", "share": 0.1, "library": "a", "recall": recall, "qps": qps}
-        for recall, qps in [(0.9, 900.0), (0.96, 500.0), (0.99, 200.0)]
-    ]
-    assert filters.best(points, "random", 0.1) == {"a": 500.0}
-    assert filters.best(points, "random", 0.3) == {}
+        {"kind": "random", "share": 0.1, "library": name, "recall": recall, "qps": qps}
+        for name, recall, qps in [
+            ("vecdb", 0.9, 900.0), ("vecdb", 0.96, 500.0), ("vecdb", 0.99, 200.0),
+            ("scan", 1.0, 125.0), ("faiss", 0.99, 50.0), ("zvec", 0.95, 250.0),
+            ("chroma", 0.5, 800.0), ("chroma", 0.94, 700.0),
+        ]
+    ]  # fmt: skip
+    line = filters.summary(points, "random", 0.1)
+    assert line["qps"] == {"vecdb": 500.0, "scan": 125.0, "faiss": 50.0, "zvec": 250.0}
+    assert (line["rival"], line["x_rival"], line["x_scan"]) == ("zvec", 2.0, 4.0)
+    assert filters.fastest(points, "random", 0.1)["chroma"]["recall"] == 0.94
+    assert filters.summary(points, "random", 0.3)["qps"] == {}
+
+
+def test_the_picture_shows_every_library_that_was_measured(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    points = [
+        {"kind": kind, "share": share, "library": name, "recall": 0.9, "qps": 100.0}
+        for name in LIBRARIES for kind in filter_data.KINDS for share in filter_data.SHARES
+    ]  # fmt: skip
+    filter_plot.plot(points, tmp_path / "a.png", "a set")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert set(filter_plot._LOOKS) == set(LIBRARIES)

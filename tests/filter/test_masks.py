@@ -153,21 +153,42 @@ def test_the_cache_keeps_to_its_bytes_and_to_living_owners() -> None:
     class Owner:
         pass
 
-    cache = masks._Cache(limit=100)
+    cache = masks._Cache(limit=100_000)
     owners = [Owner() for _ in range(20)]
     for owner in owners:
-        cache.put(owner, "key", "value", 30)
+        cache.put(owner, "key", "value", 30_000)
     assert [cache.get(owner, "key") for owner in owners[-3:]] == ["value"] * 3
     assert cache.get(owners[0], "key") is None
     assert len(cache._entries) == 3
     lone = Owner()
-    cache.put(lone, "large", "value", 1000)
+    cache.put(lone, "large", "value", 1_000_000)
     assert cache.get(lone, "large") == "value"  # what was just made is used at least once
     del owners, owner, lone
     gc.collect()
     cache.put(last := Owner(), "key", 1, 1)
     assert len(cache._entries) == 1
     assert cache.get(last, "key") == 1
+
+
+def test_filters_that_nothing_passes_are_forgotten_too_and_seldom_summed_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cache = masks._Cache(limit=1 << 20)
+    trims = []
+    trim = cache._trim
+
+    def spy(newest: Any) -> None:
+        trims.append(newest)
+        trim(newest)
+
+    monkeypatch.setattr(cache, "_trim", spy)
+    owner = type("Owner", (), {})()
+    for i in range(10_000):
+        cache.put(owner, i, "nothing", 0)
+        assert len(cache._entries) <= 1024 + 128 + 1
+    assert len(trims) <= 10_000 // 128
+    assert cache.get(owner, 9_999) == "nothing"
+    assert cache.get(owner, 0) is None
 
 
 @pytest.mark.parametrize("where", [col("id") < 2000, ~(col("id") >= 2000), col("id").isin([3, 7])])

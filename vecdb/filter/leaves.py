@@ -146,10 +146,13 @@ def _text(leaf: Compare | IsIn | Match, data: Texts) -> Test:
     passing = np.flatnonzero(table)
     if len(passing) in (0, len(table)):
         return constant(len(passing) > 0)
-    if len(passing) == 1:
-        code = codes.dtype.type(passing[0])
-        return lambda start, stop: codes[start:stop] == code
+    if len(passing) <= _FEW:  # .1 ms each for a million codes, .8 ms for the table
+        return any_test([_is_code(codes, code) for code in passing.astype(codes.dtype)])
     return lambda start, stop: table.take(codes[start:stop], mode="clip")
+
+
+def _is_code(codes: npt.NDArray[Any], code: Any) -> Test:
+    return lambda start, stop: codes[start:stop] == code
 
 
 def _matches(texts: Any, leaf: Compare | IsIn | Match) -> npt.NDArray[np.bool_]:
