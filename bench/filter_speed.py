@@ -23,22 +23,20 @@ import vecdb
 from bench.harness import Report, summary
 
 LANGUAGES = ("en", "fr", "de", "es", "it", "nl", "pl", "sv")
-BATCH = 100_000
 
 
 def store(path: Path, rows: int) -> Any:
     """Rows of two dimensions with a year, a language and a flag; one segment, no graph."""
     rng = np.random.default_rng(0)
+    columns = {
+        "year": rng.integers(1990, 2025, rows),
+        "lang": rng.choice(LANGUAGES, rows).tolist(),
+        "archived": rng.random(rows) < 0.3,
+    }
     with vecdb.create(path, 2, "l2") as made:
-        for start in range(0, rows, BATCH):
-            count = min(BATCH, rows - start)
-            columns = {
-                "year": rng.integers(1990, 2025, count),
-                "lang": rng.choice(LANGUAGES, count).tolist(),
-                "archived": rng.random(count) < 0.3,
-            }
-            made.add(rng.random((count, 2), dtype=np.float32), metadata=columns)
+        made.add(rng.random((rows, 2), dtype=np.float32), metadata=columns)
         made.flush()
+        assert len(made._store.snapshot.parts) == 1
     return vecdb.open(path, threads=1)
 
 
