@@ -5,10 +5,17 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from vecdb.schema import type_name
+
 if TYPE_CHECKING:
     from vecdb.collection import Collection
 
 __all__ = ["bytes_text", "html_card"]
+
+_BOX = (
+    '<div style="border:1px solid #8884;border-radius:6px;padding:.7em 1em;'
+    'display:inline-block;max-width:60em">'
+)
 
 
 def bytes_text(count: int) -> str:
@@ -23,8 +30,9 @@ def bytes_text(count: int) -> str:
 
 def html_card(collection: Collection) -> str:
     """Rows, dim, metric, segments, tombstones, index freshness and bytes, and the columns."""
+    title = f"<strong>vecdb</strong> <code>{escape(collection.path)}</code>"
     if collection.state == "closed":
-        return f"<div><strong>vecdb</strong> {escape(collection.path)} <em>closed</em></div>"
+        return f"{_BOX}{title} <em>closed</em></div>"
     stats = collection.stats()
     facts = {
         "rows": f"{stats['rows']:,}",
@@ -38,20 +46,17 @@ def html_card(collection: Collection) -> str:
         "mode": {"r": "read", "w": "write"}[collection.mode],
     }
     cells = "".join(
-        '<div style="margin-right:1.6em"><div style="font-size:.75em;opacity:.65">'
-        f'{escape(name)}</div><div style="font-weight:600">{escape(value)}</div></div>'
+        f'<div><div style="font-size:.75em;opacity:.65">{escape(name)}</div>'
+        f'<div style="font-weight:600">{escape(value)}</div></div>'
         for name, value in facts.items()
     )
     columns = ", ".join(
-        f"<code>{escape(field.name)}</code> {escape(str(field.type))}"
+        f"<code>{escape(field.name)}</code> {escape(type_name(field.type))}"
         for field in collection.schema
     )
     return (
-        '<div style="border:1px solid #8884;border-radius:6px;padding:.7em 1em;'
-        'display:inline-block;max-width:60em">'
-        f'<div style="margin-bottom:.5em"><strong>vecdb</strong> '
-        f"<code>{escape(collection.path)}</code></div>"
-        f'<div style="display:flex;flex-wrap:wrap;row-gap:.4em">{cells}</div>'
+        f'{_BOX}<div style="margin-bottom:.5em">{title}</div>'
+        f'<div style="display:flex;flex-wrap:wrap;gap:.4em 1.6em">{cells}</div>'
         + (f'<div style="margin-top:.5em;font-size:.85em">{columns}</div>' if columns else "")
         + "</div>"
     )
