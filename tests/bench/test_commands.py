@@ -65,7 +65,11 @@ def test_ingest_and_singles_report_a_figure_for_vecdb() -> None:
     assert one["files"] >= 2
     assert medians["rows_per_s"]["median"] > 0
     (line,) = run("singles", "--stores", "vecdb sync=os", "--rows", "250", "--dim", "16")
-    assert line["not_found_at_once"] == 0
+    assert (line["not_found_at_once"], line["rows"]) == (0, 250)
+    few = run(
+        "singles", "--stores", "vecdb sync=os", "--rows", "250", "--dim", "16", "--seconds", "0.001"
+    )
+    assert 0 < few[0]["rows"] < 250
 
 
 def test_opening_reports_a_figure_for_vecdb() -> None:
