@@ -21,7 +21,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from breaking import damage, model, probe
-from hypothesis import HealthCheck, given, settings
+from breaking.parts import parts
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 import vecdb
@@ -43,13 +44,14 @@ JSON = st.recursive(
     ),
     max_leaves=12,
 )
-fuzz_long = settings(
-    max_examples=100 * EXAMPLES,
+fuzz = settings(
+    max_examples=EXAMPLES,
     deadline=None,
     database=None,
+    derandomize=True,  # CI tries the same each time
     suppress_health_check=list(HealthCheck),
 )
-fuzz = settings(fuzz_long, max_examples=EXAMPLES, derandomize=True)  # CI tries the same each time
+fuzz_long = settings(fuzz, max_examples=10 * EXAMPLES, derandomize=False)
 
 
 @pytest.fixture(scope="module")
@@ -251,12 +253,17 @@ def test_hostile_content_is_refused_or_read(
 
 @pytest.mark.long
 @in_turn
-@fuzz_long
-@given(data=st.data())
+@parts(10)
 def test_much_hostile_content_is_refused_or_read(
-    case: Callable[[st.DataObject, Path], None], store: Path, data: st.DataObject
+    case: Callable[[st.DataObject, Path], None], part: int, store: Path
 ) -> None:
-    case(data, store)
+    @seed(part)
+    @fuzz_long
+    @given(data=st.data())
+    def tried(data: st.DataObject) -> None:
+        case(data, store)
+
+    tried()
 
 
 def test_a_filter_that_is_too_deep_or_too_large_is_refused(store: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from breaking import disk, inject, model
+from breaking.parts import parts
 
 import vecdb
 from vecdb.store.commit import Edit, commit
@@ -143,9 +144,9 @@ def broken(
     return len(images), [f"event {i.event}, mark {i.mark!r}: {p}" for i, p in found if p]
 
 
-def sweep(folder: Path, wanted: int, steps: int, each: int) -> None:
+def sweep(folder: Path, wanted: int, steps: int, each: int, seed: int = 0) -> None:
     """Workload after workload until so many images were opened."""
-    tried = seed = 0
+    tried = 0
     while tried < wanted:
         seed += 1
         (folder / f"recorded {seed}").mkdir()
@@ -161,8 +162,9 @@ def test_2_000_power_losses_lose_nothing_acknowledged(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_100_000_power_losses_lose_nothing_acknowledged(tmp_path: Path) -> None:
-    sweep(tmp_path, 100_000, steps=60, each=100_000)
+@parts(20)
+def test_100_000_power_losses_lose_nothing_acknowledged(part: int, tmp_path: Path) -> None:
+    sweep(tmp_path, 5_000, steps=60, each=5_000, seed=(part + 1) * 100)
 
 
 def test_every_sync_is_needed(tmp_path: Path) -> None:
