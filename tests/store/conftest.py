@@ -31,6 +31,19 @@ class Lab:
         """A new store in the folder."""
         return Store.create(self.folder, schema or self.schema, workers=self.workers, **options)
 
+    def segments(self, *rows: int, **options: Any) -> Store:
+        """A new store of segments with so many rows, ids from 0 on, which nothing happens to in
+        the background."""
+        store = self.create(**options)
+        assert store._background is not None
+        store._background.stop()
+        first = 0
+        for count in rows:
+            store.append(self.batch(range(first, first + count)))
+            store.flush()
+            first += count
+        return store
+
     def open(self, mode: Any = "r", **options: Any) -> Store:
         """The store in the folder."""
         return Store.open(self.folder, mode, workers=self.workers, **options)

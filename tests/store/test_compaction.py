@@ -29,10 +29,7 @@ def test_fifty_sessions_of_one_row_leave_a_handful_of_files(lab: Any) -> None:
 
 
 def test_optimize_leaves_one_segment_and_gives_deleted_bytes_back(lab: Any) -> None:
-    store = lab.create()
-    for start in range(0, 1500, 300):
-        store.append(lab.batch(range(start, start + 300)))
-        store.flush()
+    store = lab.segments(*[300] * 5)
     store.optimize()
     assert len(lab.files("seg")) == 1
     full = store.stats()["bytes"]
@@ -96,10 +93,7 @@ def test_what_happens_while_a_manifest_is_written_is_kept_and_durable_before_it_
     lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another thread has logged a deletion and a row, and waits for their sync."""
-    store = lab.create()
-    store._background.stop()
-    store.append(lab.batch(range(100)))
-    store.flush()
+    store = lab.segments(100)
     store.append(lab.batch(range(100, 200)))
     writer = store._writer()
     real_publish = commit.publish
@@ -126,11 +120,7 @@ def test_what_happens_while_a_manifest_is_written_is_kept_and_durable_before_it_
 def test_an_interrupt_around_a_commit_leaves_the_files_that_are_needed_and_no_others(
     at: str, lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = lab.create()
-    store._background.stop()
-    for start in (0, 100):
-        store.append(lab.batch(range(start, start + 100)))
-        store.flush()
+    store = lab.segments(100, 100)
     real_commit = compaction.commit
 
     def interrupted(writer: Any, edit: Any) -> None:
@@ -152,11 +142,7 @@ def test_an_interrupt_around_a_commit_leaves_the_files_that_are_needed_and_no_ot
 def test_segments_that_vanish_during_their_merge_stay_gone(
     lab: Any, monkeypatch: pytest.MonkeyPatch, gone: range
 ) -> None:
-    store = lab.create()
-    store._background.stop()
-    for start in (0, 100):
-        store.append(lab.batch(range(start, start + 100)))
-        store.flush()
+    store = lab.segments(100, 100)
 
     def interrupted(writer: Any, sources: Any) -> Any:
         added = real_new_segment(writer, sources)
@@ -251,20 +237,10 @@ def test_a_damaged_segment_is_never_copied_under_fresh_checksums(
     store.close()
 
 
-def four_segments(lab: Any) -> Any:
-    """An open store of four segments that nobody merges by himself."""
-    store = lab.create()
-    store._background.stop()
-    for i in range(4):
-        store.append(lab.batch([i]))
-        store.flush()
-    return store
-
-
 def test_a_full_disk_puts_compaction_off_and_does_not_end_it(
     lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = four_segments(lab)
+    store = lab.segments(1, 1, 1, 1)
 
     class Full(fs.Calls):
         @staticmethod
@@ -284,7 +260,7 @@ def test_a_full_disk_puts_compaction_off_and_does_not_end_it(
 def test_running_out_of_memory_in_a_merge_leaves_the_store_whole(
     lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = four_segments(lab)
+    store = lab.segments(1, 1, 1, 1)
     expected = lab.contents(store)
 
     def no_memory(*_: Any) -> None:
@@ -341,10 +317,7 @@ def test_segments_are_not_merged_beyond_what_memory_can_index(
 ) -> None:
     enough = 2 * 1_000 * memory.build_bytes(16, 16)
     monkeypatch.setattr(memory, "usable_memory", lambda: enough)
-    store = lab.create(sync="os")
-    for start in range(0, 2_100, 300):
-        store.append(lab.batch(range(start, start + 300)))
-        store.flush()
+    store = lab.segments(*[300] * 7, sync="os")
     store.optimize()
     assert sorted(part.data.rows for part in store.snapshot.parts) == [300, 900, 900]
     monkeypatch.undo()

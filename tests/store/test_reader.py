@@ -75,9 +75,7 @@ def test_readers_at_every_step_of_every_commit_see_one_version(
 ) -> None:
     """One is opened at each step, one refreshed at each, and some refreshed after a while."""
     monkeypatch.setattr(memtable, "MAX_ROWS", 64)
-    store = lab.create(sync="os")
-    assert store._background is not None
-    store._background.stop()  # one thread: the steps are the same in every run
+    store = lab.segments(sync="os")  # one thread: the steps are the same in every run
     wanted: dict[int, dict[Any, Any]] = {}
     latest = 0
     looks = 0
@@ -134,12 +132,7 @@ def test_manifests_leave_in_order_whoever_commits(
     lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a reader of the oldest sees its name and not the next one's: nothing new, it says."""
-    store = lab.create(sync="os")
-    assert store._background is not None
-    store._background.stop()
-    for first in (0, 10):
-        store.append(lab.batch(range(first, first + 10)))
-        store.flush()
+    store = lab.segments(10, 10, sync="os")
     assert store._compactor is not None
     other = threading.Thread(target=store._compactor.optimize)
     trouble = []
@@ -200,8 +193,7 @@ def test_a_commit_while_a_reader_loads_hides_no_acknowledged_row(
     step: str, lab: Any, between: Between
 ) -> None:
     """It removes the logs and the segments that the reader's manifest names."""
-    store = lab.create(sync="os")
-    store._background.stop()
+    store = lab.segments(sync="os")
     store.append(lab.batch(range(100)))
     reader = lab.open()
     for first in (100, 200):
@@ -223,8 +215,7 @@ def test_a_commit_while_a_reader_loads_hides_no_acknowledged_row(
 def test_what_is_written_before_a_reader_looks_for_the_next_log_is_seen(
     step: str, lab: Any, between: Between
 ) -> None:
-    store = lab.create(sync="os")
-    store._background.stop()
+    store = lab.segments(sync="os")
     reader = lab.open()
     between(step, lambda: write_two_logs(lab, store, 0))
     if step.startswith("reader"):

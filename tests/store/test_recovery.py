@@ -90,8 +90,7 @@ def test_a_log_whose_creation_was_cut_short_is_passed_over(lab: Any) -> None:
 
 
 def test_a_gap_between_logs_is_an_error(lab: Any) -> None:
-    store = lab.create()
-    store._background.stop()  # keeps the first log from being retired
+    store = lab.segments()  # the first log is not retired
     writer: Any = store._core
     store.append(lab.batch(range(10)))
     with writer.lock:
@@ -106,8 +105,7 @@ def test_a_gap_between_logs_is_an_error(lab: Any) -> None:
 
 
 def test_a_lost_last_record_is_an_error_when_an_empty_log_follows(lab: Any) -> None:
-    store = lab.create()
-    store._background.stop()
+    store = lab.segments()
     writer: Any = store._core
     store.append(lab.batch(range(10)))
     first = lab.folder / "wal-00000001.log"
@@ -163,8 +161,7 @@ def test_an_interrupted_creation_can_be_repeated(lab: Any) -> None:
 def test_a_recovery_that_fails_has_removed_nothing_that_the_next_one_needs(
     lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = lab.create(sync="os")
-    store._background.stop()
+    store = lab.segments(sync="os")
     for first in (0, 10, 20):  # three logs
         store._writer()._rotate()
         store.append(lab.batch(range(first, first + 10)))

@@ -193,8 +193,7 @@ def test_closing_puts_on_disk_what_other_threads_wait_for(
 
 
 def test_every_write_is_on_the_disk_when_it_returns(lab: Any) -> None:
-    store = lab.create()
-    store._background.stop()
+    store = lab.segments()
     for write in (
         lambda: store.append(lab.batch(range(50))),
         lambda: store.append(lab.batch([7, 99], shift=0.5), replace=True),
@@ -211,8 +210,7 @@ def test_a_row_that_slips_in_before_a_large_batch_stays(
     lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memtable, "MAX_ROWS", 64)
-    store = lab.create()
-    store._background.stop()
+    store = lab.segments()
     flush = store._writer().flush
 
     def slow() -> None:

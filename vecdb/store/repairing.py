@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -234,19 +233,18 @@ def repair(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict
         )  # fmt: skip
     schema = sources[-1].segment.schema if manifest is None else manifest.schema
     workers = Workers(1)
-    store = Store.create(target, schema, workers=workers)
     try:
-        for source in sources:
-            for batch in run.batches(source):
-                store.append(batch, replace=True)
-        run.replay(store, manifest)
+        store = Store.create(target, schema, workers=workers)
+        try:
+            for source in sources:
+                for batch in run.batches(source):
+                    store.append(batch, replace=True)
+            run.replay(store, manifest)
+        finally:
+            store.close()
+        return {**_checked(target, workers, run), "problems": run.problems}
     finally:
-        store.close()
-    return {
-        "ok": _sound(Path(target), workers),
-        "problems": run.problems,
-        **_count(target, workers),
-    }
+        workers.close()
 
 
 def _apply(store: Store, change: record.Put | Delete | NewSchema) -> None:
@@ -281,23 +279,19 @@ def _log_uuid(directory: Directory, number: int) -> bytes:
     return directory.read(names.wal(number), 16, 16)
 
 
-def _sound(target: Path, workers: Workers) -> bool:
-    """Whether the new store opens, is whole, and finds its own rows."""
-    store = Store.open(target, workers=workers, verify="full")
+def _checked(target: str | os.PathLike[str], workers: Workers, run: _Repair) -> dict[str, Any]:
+    """Whether the new store opens, is whole, and finds its own rows; and how many they are."""
     try:
+        store = Store.open(target, workers=workers, verify="full")
+    except VecdbError as error:
+        run.lose(error, "the copy, which must not be used")
+        return {"ok": False, "rows": 0}
+    try:
+        found_again = True
         for number, part in enumerate(store.snapshot.parts):
             rows = np.arange(min(part.data.rows, 1000))
             parts, found = store.snapshot.find(part.data.ids.get(rows))
-            if not ((parts == number) & (found == rows)).all():
-                return False
-        return True
+            found_again &= bool(((parts == number) & (found == rows)).all())
+        return {"ok": found_again, "rows": store.snapshot.rows}
     finally:
         store.close()
-
-
-def _count(target: str | os.PathLike[str], workers: Workers) -> dict[str, int]:
-    store = Store.open(target, workers=workers)
-    rows = store.snapshot.rows
-    store.close()
-    workers.close()
-    return {"rows": rows}
