@@ -53,12 +53,16 @@ class Counting(Hook):
         self.struck: str | None = None
 
     def around(self, name: str, real: Callable[..., Any], args: Any, options: Any) -> Any:
-        if name in self.only:
+        if self.counts(name):
             self.count += 1
             if self.count == self.at:
                 self.struck = name
                 return self.strike(name, real, args, options)
         return self.make(name, real, args, options)
+
+    def counts(self, name: str) -> bool:
+        """Whether a call is one of those that are counted."""
+        return name in self.only
 
     def make(self, name: str, real: Callable[..., Any], args: Any, options: Any) -> Any:
         """Every other call."""
@@ -73,15 +77,24 @@ class Killing(Counting):
     """SIGKILL for the whole process at one call: before it, after it, or half-way through it.
 
     Syncs count but are not made: what was written survives the process in any case. `last_words`
-    is called with the functions of vecdb that it dies in, the innermost first.
+    is called with the functions of vecdb that it dies in, the innermost first. With a `place`,
+    one of those functions, only calls made in it count.
     """
 
     def __init__(
-        self, at: int, how: str, last_words: Callable[[list[str]], None] = lambda places: None
+        self,
+        at: int,
+        how: str,
+        last_words: Callable[[list[str]], None] = lambda places: None,
+        place: str = "",
     ) -> None:
         super().__init__(at, CHANGES)
         self.how = how
         self.last_words = last_words
+        self.place = place
+
+    def counts(self, name: str) -> bool:
+        return name in self.only and (not self.place or self.place in callers())
 
     def strike(self, name: str, real: Callable[..., Any], args: Any, options: Any) -> Any:
         self.last_words(callers())

@@ -18,9 +18,17 @@ def state_of(plain: dict[str, int]) -> model.State:
 
 
 def work(
-    say: Say, path: str, seed: int, start: dict[str, int], count: int, at: int, how: str
+    say: Say,
+    path: str,
+    seed: int,
+    start: dict[str, int],
+    count: int,
+    at: int,
+    how: str,
+    place: str = "",
 ) -> None:
-    """Open the store, run a plan from its content, close; die at change number `at` (0: never).
+    """Open the store, run a plan from its content, close; die at change number `at` (0: never),
+    of all or of those in one function of vecdb.
 
     Says "open" when recovery is over, "b i" before call number i, "a i" after it, and at the end
     "changes n", the number of changes there were; or, before it dies, "k" and where that is.
@@ -29,7 +37,8 @@ def work(
     def last_words(places: list[str]) -> None:
         say(" ".join(["k", *places]))
 
-    with inject.sizes(**model.SMALL), inject.calls(inject.Killing(at, how, last_words)) as hook:
+    killing = inject.Killing(at, how, last_words, place)
+    with inject.sizes(**model.SMALL), inject.calls(killing) as hook:
         col = vecdb.open(path, "w", threads=1)
         say("open")
         for number, op in enumerate(model.plan(seed, state_of(start), count)):
