@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,27 @@ def _refuse_the_network(event: str, args: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_refuse_the_network)
+
+
+@pytest.fixture
+def held() -> Callable[[Path], tuple[int, int]]:
+    """``held(path)``: how many descriptors and mappings this process has of a folder or file."""
+
+    def target(link: Path) -> str:
+        try:
+            return str(link.readlink())
+        except FileNotFoundError:  # the descriptor of the listing itself
+            return ""
+
+    def count(path: Path) -> tuple[int, int]:
+        if not Path("/proc/self/maps").exists():
+            pytest.skip("needs /proc")
+        gc.collect()
+        links = [target(link) for link in Path("/proc/self/fd").iterdir()]
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        return sum(link.startswith(str(path)) for link in links), sum(str(path) in m for m in maps)
+
+    return count
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_released_blocks_leave_resident_memory_and_read_the_same_again(tmp_path:
 
     def resident() -> int:
         """Pages of the file that this process has, in KiB."""
-        maps = Path("/proc/self/smaps").read_text().split(NAME)[1]
+        maps = Path("/proc/self/smaps").read_text().split(str(tmp_path / NAME))[1]
         return int(maps.split("Rss:")[1].split()[0])
 
     container.verify("vectors")
@@ -222,7 +222,7 @@ def test_the_mapping_lives_as_long_as_its_last_view(tmp_path: Path) -> None:
     written(tmp_path, {"a": np.arange(1000, dtype="<i8")})
 
     def mapped() -> bool:
-        return NAME in Path("/proc/self/maps").read_text()
+        return str(tmp_path / NAME) in Path("/proc/self/maps").read_text()
 
     container = opened(tmp_path)
     view = container.array("a", "<i8", (1000,))[500:]
