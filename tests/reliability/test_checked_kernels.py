@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent.parent
-FEW_ROWS = "not 2000 and not threads_split"
+FEW_ROWS = "not 2000 and not threads_split and not the_clock"
 KERNELS = ["kernels/test_leaves.py", "kernels/test_scan.py", "graph/test_tiny.py"]
 
 
