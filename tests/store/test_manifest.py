@@ -93,8 +93,12 @@ def test_crafted_fields_with_a_right_checksum_are_refused(
 
 
 @pytest.mark.parametrize(
-    "change", [{"rows": 2**63}, {"rows": 2**62}, {"live": 11}, {"ids": [0, -5]}, {"file": [1]}]
-)
+    "change",
+    [
+        {"rows": 2**63}, {"rows": 2**62}, {"live": 11}, {"file": [1]},
+        {"ids": [0, -5]}, {"ids": []}, {"ids": [0]}, {"ids": [0, 1, 2]}, {"ids": 7},
+    ],
+)  # fmt: skip
 def test_crafted_segments_are_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     document = json.loads(MANIFEST.encode().splitlines()[0])
     document["segments"][0] |= change

@@ -205,13 +205,15 @@ def _entry(item: Any) -> SegmentEntry:
     rows, live = _natural(item["rows"]), _natural(item["live"])
     if rows > MAX_ROWS or live > rows:
         raise ValueError(f"{live} live of {rows} rows in a segment")
-    index, deletes = item["index"], item["deletes"]
-    ids = item["ids"]
+    index, deletes, bounds = item["index"], item["deletes"], item["ids"]
+    if bounds is not None:
+        low, high = bounds
+        bounds = _natural(low), _natural(high)
     return SegmentEntry(
         file=_info(item["file"]),
         rows=rows,
         live=live,
-        ids=None if ids is None else (_natural(ids[0]), _natural(ids[1])),
+        ids=bounds,
         index=None if index is None else _info(index),
         deletes=None if deletes is None else _info(deletes),
     )
