@@ -104,6 +104,7 @@ def test_a_zeroed_page_is_never_a_silent_wrong_answer(
 @pytest.mark.long
 @parts(40)
 def test_every_bit_and_every_length(part: int, farm: Farm, intact: Path, tmp_path: Path) -> None:
+    """Every fortieth of them in each part, 166 s."""
     shutil.copytree(intact, tmp_path / "store")
     try_all(farm, tmp_path / "store", [*cuts(intact), *flips(intact)][part % 40 :: 40])
 

@@ -257,6 +257,8 @@ def test_hostile_content_is_refused_or_read(
 def test_much_hostile_content_is_refused_or_read(
     case: Callable[[st.DataObject, Path], None], part: int, store: Path
 ) -> None:
+    """3,000 examples of one case in each part, 18 s."""
+
     @seed(part)
     @fuzz_long
     @given(data=st.data())

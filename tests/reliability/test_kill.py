@@ -3,7 +3,7 @@
 A child is killed before, after or half-way through a chosen system call that changes the disk,
 while it adds, upserts, deletes, flushes, merges, builds graphs, adds columns, closes or recovers.
 Killed stores are worked on by the next child: damage would add up. Run long: ``pytest -m long
-tests/reliability/test_kill.py``, about half an hour.
+tests/reliability/test_kill.py``, a quarter of an hour of one core.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ def test_300_kills_lose_nothing_acknowledged_and_bring_nothing_back(
 @pytest.mark.long
 @parts(20)
 def test_10_000_kills(part: int, farm: Farm, tmp_path: Path) -> None:
+    """500 kills in each part, 47 s."""
     tally, seed = Tally(), (part + 1) * 100_000
     while tally.died < 500:
         crash_often(farm, tmp_path / "store", seed, 40, tally)

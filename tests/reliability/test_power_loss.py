@@ -2,7 +2,7 @@
 
 The workload runs once, recorded; then every image of the disk that a power loss may leave is
 verified and opened (see breaking/disk.py). Run long: ``pytest -m long
-tests/reliability/test_power_loss.py``, about 40 minutes.
+tests/reliability/test_power_loss.py``, 45 minutes of one core.
 """
 
 from __future__ import annotations
@@ -164,6 +164,7 @@ def test_2_000_power_losses_lose_nothing_acknowledged(tmp_path: Path) -> None:
 @pytest.mark.long
 @parts(20)
 def test_100_000_power_losses_lose_nothing_acknowledged(part: int, tmp_path: Path) -> None:
+    """5,000 images in each part, 130 s."""
     sweep(tmp_path, 5_000, steps=60, each=5_000, seed=(part + 1) * 100)
 
 
