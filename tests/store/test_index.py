@@ -15,6 +15,7 @@ import pytest
 
 import vecdb
 from vecdb.errors import CorruptionError
+from vecdb.store import loading
 from vecdb.store.compaction import INDEX_ROWS
 
 ROWS = INDEX_ROWS + 500
@@ -125,6 +126,28 @@ def test_a_reader_follows_to_a_segments_new_graph(copy: Path) -> None:
     reader.refresh()
     assert reader.stats()["segments_indexed"] == 1
     reader.close()
+
+
+def test_a_graph_that_is_replaced_while_a_reader_opens_is_opened_in_its_new_file(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    vecdb.warmup()
+    read_manifest = loading.read_manifest
+    with vecdb.open(copy, "w") as col:
+        compactor = col._store._compactor
+        assert compactor is not None
+
+        def overtaken(*args: Any) -> Any:
+            manifest = read_manifest(*args)
+            monkeypatch.undo()
+            compactor._index(col._store.snapshot.parts[0])
+            return manifest
+
+        monkeypatch.setattr(loading, "read_manifest", overtaken)
+        with vecdb.open(copy) as reader:
+            assert reader.stats()["segments_indexed"] == 1
+            assert reader.stats()["generation"] == col.stats()["generation"]
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "empty", "swap"])

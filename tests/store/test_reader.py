@@ -228,6 +228,25 @@ def test_what_is_written_before_a_reader_looks_for_the_next_log_is_seen(
     lab.crash(store)
 
 
+def test_a_large_batch_and_a_row_that_come_during_a_refresh_are_seen(
+    lab: Any, between: Between, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log of the row says that a manifest came before it, which the reader has not read."""
+    monkeypatch.setattr(memtable, "MAX_ROWS", 64)
+    store = lab.segments(sync="os")
+    reader = lab.open()
+
+    def work() -> None:
+        store.append(lab.batch(range(200)))
+        store.append(lab.batch([500]))
+
+    between("reader.apply_records", work)
+    assert reader.refresh()
+    assert set(lab.contents(reader)) == {*range(200), 500}
+    reader.close()
+    lab.crash(store)
+
+
 def test_an_unchanged_segment_is_not_opened_again(lab: Any) -> None:
     store = lab.create()
     store.append(lab.batch(range(10)))

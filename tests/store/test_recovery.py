@@ -104,6 +104,23 @@ def test_a_gap_between_logs_is_an_error(lab: Any) -> None:
             lab.open(mode)
 
 
+def test_a_damaged_head_of_a_later_log_with_records_is_an_error(lab: Any) -> None:
+    """Were that log passed over, as an empty one may be, its rows would be lost in silence."""
+    store = lab.segments()
+    store.append(lab.batch(range(10)))
+    store._writer()._rotate()
+    store.append(lab.batch(range(10, 20)))
+    lab.crash(store)
+    log = lab.folder / "wal-00000002.log"
+    damaged = bytearray(log.read_bytes())
+    damaged[20] ^= 1
+    log.write_bytes(damaged)
+    for mode in ("r", "w"):
+        with pytest.raises(CorruptionError, match=log.name):
+            lab.open(mode)
+    assert any(log.name in problem for problem in verify(lab.folder)["problems"])
+
+
 def test_a_lost_last_record_is_an_error_when_an_empty_log_follows(lab: Any) -> None:
     store = lab.segments()
     writer: Any = store._core

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vecdb.errors import CorruptionError, ExistsError, NotFoundError
-from vecdb.store import Store, repair, verify
+from vecdb.store import Store, repair, verify, verifying
 
 
 def damage(path: Path, position: int) -> None:
@@ -75,6 +75,25 @@ def test_every_file_that_is_damaged_is_named(
                 assert any(path.name in problem for problem in report["problems"])
         path.write_bytes(whole)
     assert verify(lab.folder)["ok"]
+
+
+def test_a_store_that_changes_while_it_is_verified_is_sound(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = lab.segments(100)
+    read_manifest = verifying.read_manifest
+
+    def overtaken(*args: Any) -> Any:
+        manifest = read_manifest(*args)
+        monkeypatch.undo()
+        store.append(lab.batch(range(100, 200)))
+        store.optimize()  # the files that this manifest names are gone
+        return manifest
+
+    monkeypatch.setattr(verifying, "read_manifest", overtaken)
+    report = verify(lab.folder)
+    assert (report["ok"], report["rows"], report["problems"]) == (True, 200, [])
+    store.close()
 
 
 def test_damaged_vectors_cost_their_block_and_nothing_else(lab: Any, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from vecdb.errors import (
 )
 from vecdb.schema import Schema
 from vecdb.store import Store, memtable, writer
+from vecdb.store.commit import new_segment
 
 
 def test_rows_come_back_after_close_and_open(lab: Any) -> None:
@@ -221,6 +222,72 @@ def test_a_row_that_slips_in_before_a_large_batch_stays(
     monkeypatch.setattr(store._writer(), "flush", slow)
     store.append(lab.batch(range(200)))
     assert set(lab.contents(store)) == {*range(200), 999}
+    store.close()
+
+
+def test_rows_deleted_or_replaced_while_they_are_flushed_stay_so(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = lab.segments()
+    store.append(lab.batch(range(100)))
+
+    def slow(*args: Any) -> Any:
+        added = new_segment(*args)
+        store.delete(np.array([5, 70]))
+        store.append(lab.batch([6]), replace=True)
+        return added
+
+    monkeypatch.setattr(writer, "new_segment", slow)
+    store._writer()._rotate()
+    store._writer().flush_oldest()
+    monkeypatch.undo()
+    expected = set(range(100)) - {5, 70}
+    assert set(lab.contents(store)) == expected
+    assert store.snapshot.rows == 98
+    lab.crash(store)
+    again = lab.open("w")
+    assert set(lab.contents(again)) == expected
+    again.close()
+
+
+def test_a_column_added_while_rows_from_before_wait_for_their_flush_is_read_back(lab: Any) -> None:
+    store = lab.segments()
+    store.append(lab.batch(range(10)))
+    store._writer()._rotate()
+    store.append(lab.batch(range(10, 20)))  # the log has rows of both schemas
+    store.add_columns(pa.schema([("later", pa.float64())]))
+    store._writer().flush_oldest()
+    expected = lab.contents(store)
+    lab.crash(store)
+    again = lab.open("w")
+    assert lab.contents(again) == expected
+    assert again.schema.columns.names[-1] == "later"
+    again.close()
+
+
+def test_a_caller_waits_when_three_memtables_are_on_their_way_to_disk(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memtable, "MAX_ROWS", 64)
+    store = lab.create(sync="os")
+    core = store._writer()
+    ended = threading.Event()
+
+    def add() -> None:
+        for first in range(0, 400, 50):
+            store.append(lab.batch(range(first, first + 50)))
+        ended.set()
+
+    with core.flush_lock:  # nobody flushes
+        caller = threading.Thread(target=add)
+        caller.start()
+        while not core.room._waiters:  # type: ignore[attr-defined]
+            assert not ended.wait(0.01)
+        assert len(core.state.memtables) == 3
+        assert store.snapshot.rows == 150
+    assert ended.wait(30)
+    caller.join()
+    assert set(lab.contents(store)) == set(range(400))
     store.close()
 
 

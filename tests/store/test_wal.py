@@ -44,6 +44,18 @@ def test_records_come_back_in_order_with_type_and_payload(log: Path) -> None:
     ]
 
 
+def test_a_record_that_was_looked_at_while_it_was_written_is_read_again(log: Path) -> None:
+    whole = log.read_bytes()
+    last = len(whole) - 50  # the payload of the last record
+    log.write_bytes(whole[:last] + bytes(50))
+    following = reader(log)
+    assert [record.sequence for record in following.records()] == [5, 6, 7, 8]
+    with log.open("r+b") as file:
+        file.seek(last)
+        file.write(whole[last:])
+    assert [record.sequence for record in following.records()] == [9]
+
+
 def test_every_truncation_keeps_the_whole_records_before_it(log: Path) -> None:
     whole = log.read_bytes()
     ends = [HEADER_SIZE]
