@@ -27,6 +27,13 @@ def _refuse_the_network(event: str, args: tuple[Any, ...]) -> None:
 sys.addaudithook(_refuse_the_network)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """A process for each core that this one may use; on a single core, none beside it."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return cores if cores > 1 else 0
+
+
 @pytest.fixture
 def held() -> Callable[[Path], tuple[int, int]]:
     """``held(path)``: how many descriptors and mappings this process has of a folder or file."""

@@ -21,7 +21,7 @@ KERNELS = ["kernels/test_leaves.py", "kernels/test_scan.py", "graph/test_tiny.py
 def run(paths: list[str], cache: Path, *options: str, **environment: str) -> None:
     """pytest over some files in a process of its own, with its own kernel cache."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *options,
+        [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", "no:cacheprovider", *options,
          *(str(TESTS / path) for path in paths)],
         env=os.environ | environment | {"NUMBA_CACHE_DIR": str(cache)},
         cwd=TESTS.parent, capture_output=True, text=True, check=False,
