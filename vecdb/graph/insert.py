@@ -172,6 +172,8 @@ def link_back(data, stride, inner, links, degrees, targets, starts, sources, deg
             continue
         keys = np.empty(total, np.int64)
         for i in range(total):
+            prefetch_bytes(data + others[i] * stride, stride)
+        for i in range(total):
             value = record_distance(data + others[i] * stride, data + row * stride, inner)
             keys[i] = make_key(value, others[i])
         keys.sort()
@@ -195,6 +197,8 @@ def thin_rows(data, stride, inner, links, degrees, rows, degree, alpha, chosen, 
             counts[i] = count
             continue
         keys = np.empty(count, np.int64)
+        for j in range(count):
+            prefetch_bytes(data + np.int64(links[row, j]) * stride, stride)
         for j in range(count):
             other = np.int64(links[row, j])
             value = record_distance(data + other * stride, data + row * stride, inner)

@@ -274,6 +274,10 @@ def encode_neighbours(
     code = np.empty(dims, np.float32)
     for node in range(first, last):
         for slot in range(degrees[node]):
+            prefetch_bytes(data + np.int64(links[node, slot]) * stride, stride)
+        for slot in range(degrees[node]):
+            if slot + 2 < degrees[node]:
+                prefetch_bytes(address(places[np.int64(links[node, slot + 2])]), 4 * dims)
             other = np.int64(links[node, slot])
             spread = np.float32(0)
             for i in range(dims):
