@@ -8,6 +8,7 @@ from typing import Any
 from bench.filter_data import KINDS, SHARES, K
 from bench.filter_rivals import WANTED
 
+LOW = 0.6  # recall below which it does not matter how far
 OURS = ("vecdb", "target", "scan")
 _LOOKS: dict[str, dict[str, Any]] = {
     "vecdb": {"color": "#c0392b", "linewidth": 2.5, "marker": "o"},
@@ -57,22 +58,27 @@ def plot(points: list[dict[str, Any]], path: Path, title: str) -> None:
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(2, len(KINDS), figsize=(16, 9), sharex=True, sharey="row")
+    ticks = [LOW + 0.05 * i for i in range(9)]
     names = [name for name in _LOOKS if any(point["library"] == name for point in points)]
     for kind, (above, below) in zip(KINDS, panels.T, strict=True):
         chosen = [fastest(points, kind, share) for share in SHARES]
         for name in names:
             mine = [(i, found[name]) for i, found in enumerate(chosen) if name in found]
-            for panel, what in ((above, "qps"), (below, "recall")):
-                _line(panel, [(i, point[what], reached(point)) for i, point in mine], name)
+            _line(above, [(i, point["qps"], reached(point)) for i, point in mine], name)
+            _line(
+                below, [(i, max(LOW, point["recall"]), reached(point)) for i, point in mine], name
+            )
         above.set(yscale="log", title=f"{title}: {kind} filter")
         below.axhline(WANTED, color="black", linewidth=0.8, linestyle=":")
-        below.set(xlabel="rows that pass", ylim=(0.6, 1.01))
+        below.set(xlabel="rows that pass", ylim=(LOW - 0.01, 1.01))
+        below.set_yticks(ticks, [f"{LOW} or less", *(f"{tick:.2f}" for tick in ticks[1:])])
         below.set_xticks(range(len(SHARES)), [f"{100 * share:g} %" for share in SHARES])
         below.tick_params(axis="x", labelrotation=45)
         above.grid(alpha=0.3)
         below.grid(alpha=0.3)
     panels[0, 0].set_ylabel(f"queries/s, one thread, one a call\n(recall@{K} at least {WANTED})")
     panels[1, 0].set_ylabel(f"recall@{K}")
+    figure.align_ylabels()
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="lower center", ncols=len(names), frameon=False,

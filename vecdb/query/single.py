@@ -83,9 +83,7 @@ def search_single(
         if len(memo) >= _REMEMBERED:
             memo.clear()
         memo[kind] = prepared
-    if prepared.matching < k:
-        return None
-    return prepared.answer(query)
+    return prepared.answer(query) if prepared.matching else None
 
 
 def _prepare(
@@ -101,7 +99,7 @@ def _prepare(
     matching = sum([passing.count for passing in allowed])
     parts = []
     for part, passing in zip(snapshot.parts, allowed, strict=True):
-        if not passing.count or matching < k:
+        if not passing.count:
             continue
         data = part.segment
         effort = None
