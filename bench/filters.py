@@ -6,9 +6,9 @@ The filters are those of :mod:`bench.filter_data`: random ones, and ones that fa
 neighbourhood of the query. Every library answers one query a call on one thread, at several
 beams; a point of the report is one library, filter and beam, its latency the median of the queries,
 turn by turn with the other libraries. ``best`` lines compare, per filter, the fastest beam of each
-library whose recall@10 is at least .95, and say how many times as fast as the best rival and as its
-own exact scan vecdb is (``x_rival``, ``x_scan``). ``target`` is vecdb asked for
-`target_recall=.95`, ``scan`` its own exact scan of the float32 rows that pass. Long runs can be
+library whose recall@10 is at least .95. ``target`` is vecdb asked for `target_recall=.95`, ``scan``
+its own exact scan of the float32 rows that pass; ``x_rival`` and ``x_scan`` say how many times as
+fast as the best rival and as that scan the better of ``vecdb`` and ``target`` is. Long runs can be
 split by kind and by library (some rivals need an environment of their own): ``best`` and the plot
 (:mod:`bench.filter_plot`) look at all reports of the set in ``bench/out``.
 With ``--keep`` indexes are kept in a folder and used again; ``--rows`` takes the first rows alone;
@@ -112,16 +112,17 @@ def recall(
 
 def summary(points: list[dict[str, Any]], kind: str, share: float) -> dict[str, Any]:
     """QPS of each library at its fastest beam with the wanted recall, and what that makes of
-    vecdb's against the best rival's and against its own exact scan."""
+    vecdb's, asked for a beam or a recall, against the best rival's and its own exact scan."""
     found = fastest(points, kind, share)
     qps = {name: point["qps"] for name, point in found.items() if reached(point)}
     rivals = {name: value for name, value in qps.items() if name not in OURS}
     line: dict[str, Any] = {"best": kind, "share": share, "qps": qps}
     if rivals:
         line["rival"] = max(rivals, key=rivals.__getitem__)
+    ours = max(qps.get("vecdb", 0), qps.get("target", 0))
     for against, other in (("rival", max(rivals.values(), default=0)), ("scan", qps.get("scan"))):
-        if other and "vecdb" in qps:
-            line[f"x_{against}"] = qps["vecdb"] / other
+        if other and ours:
+            line[f"x_{against}"] = ours / other
     return line
 
 

@@ -49,13 +49,15 @@ def test_the_best_beam_is_the_fastest_that_reaches_the_wanted_recall() -> None:
         {"kind": "random", "share": 0.1, "library": name, "recall": recall, "qps": qps}
         for name, recall, qps in [
             ("vecdb", 0.9, 900.0), ("vecdb", 0.96, 500.0), ("vecdb", 0.99, 200.0),
-            ("scan", 1.0, 125.0), ("faiss", 0.99, 50.0), ("zvec", 0.95, 250.0),
-            ("chroma", 0.5, 800.0), ("chroma", 0.94, 700.0),
+            ("target", 0.94, 999.0), ("scan", 1.0, 125.0), ("faiss", 0.99, 50.0),
+            ("zvec", 0.95, 250.0), ("chroma", 0.5, 800.0), ("chroma", 0.94, 700.0),
         ]
     ]  # fmt: skip
     line = filters.summary(points, "random", 0.1)
     assert line["qps"] == {"vecdb": 500.0, "scan": 125.0, "faiss": 50.0, "zvec": 250.0}
     assert (line["rival"], line["x_rival"], line["x_scan"]) == ("zvec", 2.0, 4.0)
+    points.append({**points[0], "library": "target", "recall": 0.95, "qps": 1000.0})
+    assert filters.summary(points, "random", 0.1)["x_rival"] == 4.0
     assert filters.fastest(points, "random", 0.1)["chroma"]["recall"] == 0.94
     assert filters.summary(points, "random", 0.3)["qps"] == {}
 
