@@ -16,7 +16,7 @@ from vecdb.segment import format as f
 from vecdb.segment.columns import ZONE_ROWS, open_column, open_stats, write_column
 from vecdb.segment.container import Container
 from vecdb.segment.fs import Directory
-from vecdb.segment.pick import SCARCE, touch_column
+from vecdb.segment.pick import SCARCE, touch_columns
 from vecdb.segment.writer import ContainerWriter
 
 STORE = bytes(16)
@@ -82,13 +82,13 @@ def test_a_few_rows_are_those_of_the_whole_column(tmp_path: Path, kind: str, nul
     container = stored(tmp_path, column)
     loose = open_column(container, 0, column.type, len(column), whole=False)
     for wanted in (rows, rows[:1], rows[:0]):
-        touch_column(container, "c0", column.type, wanted)
+        touch_columns(container, [("c0", column.type)], wanted)
         assert loose.take(pa.array(wanted)).equals(column.take(pa.array(wanted)))
 
 
 def test_all_null_text_has_no_bytes_to_take_from(tmp_path: Path) -> None:
     container = stored(tmp_path, pa.nulls(50, pa.string()))
-    touch_column(container, "c0", pa.string(), np.array([3, 49]))
+    touch_columns(container, [("c0", pa.string())], np.array([3, 49]))
     loose = open_column(container, 0, pa.string(), 50, whole=False)
     assert loose.take(pa.array([3, 49])).to_pylist() == [None, None]
 
@@ -106,7 +106,7 @@ def test_crafted_offsets_are_refused_before_a_row_is_taken(tmp_path: Path, place
 
     def take_row_7() -> None:
         open_column(container, 0, pa.string(), 50, whole=False)
-        touch_column(container, "c0", pa.string(), np.array([7]))
+        touch_columns(container, [("c0", pa.string())], np.array([7]))
 
     with pytest.raises(CorruptionError, match=r"ranges inside|out of bounds|larger than values"):
         take_row_7()

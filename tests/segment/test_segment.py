@@ -26,7 +26,7 @@ COLUMNS = pa.schema([("n", pa.int64())])
 def stored(folder: Path, schema: Schema, rows: int) -> tuple[Segment, np.ndarray]:
     vectors = np.random.default_rng(0).normal(size=(rows, schema.dim)).astype(schema.dtype)
     directory = Directory(folder)
-    info = write_segment(
+    info, _ = write_segment(
         directory, NAME, f.Header(f.Kind.SEGMENT, STORE, 1), schema, rows,
         vectors=(vectors[i : i + 100] for i in range(0, rows, 100)), ids=np.arange(rows) * 2,
         column=lambda name: pa.array(np.arange(rows)),
@@ -121,19 +121,31 @@ def test_a_column_younger_than_the_file_is_null(tmp_path: Path) -> None:
     assert "late" not in segment.columns.names
 
 
-def test_taken_text_is_checked_row_by_row_and_whole_columns_as_a_whole(tmp_path: Path) -> None:
+def crafted(folder: Path, rows: int) -> Segment:
+    """A segment with a column of text, of which every second row of four is not UTF-8."""
     schema = Schema(dim=4, metric="l2", columns=pa.schema([("text", pa.string())]))
-    rows = 4 * SCARCE
-    texts = pa.array([b"good", b"\xff\xfe", None, b"gr\xc3\xbcn"] * SCARCE, pa.binary())
-    crafted = pa.Array.from_buffers(pa.string(), rows, texts.buffers())
-    directory = Directory(tmp_path)
-    info = write_segment(
+    texts = pa.array([b"good", b"\xff\xfe", None, b"gr\xc3\xbcn"] * (rows // 4), pa.binary())
+    column = pa.Array.from_buffers(pa.string(), rows, texts.buffers())
+    directory = Directory(folder)
+    info, _ = write_segment(
         directory, NAME, f.Header(f.Kind.SEGMENT, STORE, 1), schema, rows,
-        vectors=[np.ones((rows, 4), np.float32)], ids=np.arange(rows), column=lambda name: crafted,
+        vectors=[np.ones((rows, 4), np.float32)], ids=np.arange(rows), column=lambda name: column,
     )  # fmt: skip
-    segment = Segment(Container(directory, NAME, f.Kind.SEGMENT, STORE, info), schema, rows)
-    assert segment.take("text", np.array([3, 0, 2])).to_pylist() == ["grün", "good", None]
+    return Segment(Container(directory, NAME, f.Kind.SEGMENT, STORE, info), schema, rows)
+
+
+def test_taken_text_is_checked_row_by_row_and_whole_columns_as_a_whole(tmp_path: Path) -> None:
+    segment = crafted(tmp_path, 64 * SCARCE)
+    assert segment.take(["text"], np.array([3, 0, 2]))[0].to_pylist() == ["grün", "good", None]
     with pytest.raises(CorruptionError, match="UTF8"):
-        segment.take("text", np.array([0, 1]))
+        segment.take(["text"], np.array([0, 1]))
     with pytest.raises(CorruptionError, match="text"):
         segment.column("text")
+
+
+def test_who_goes_on_taking_a_few_rows_has_the_column_opened_whole(tmp_path: Path) -> None:
+    segment = crafted(tmp_path, 2_500)
+    for _ in range(2):  # a take pays for the look at a thousand rows
+        assert segment.take(["text"], np.array([0]))[0].to_pylist() == ["good"]
+    with pytest.raises(CorruptionError, match="UTF8"):
+        segment.take(["text"], np.array([0]))

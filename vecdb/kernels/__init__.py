@@ -22,7 +22,7 @@ __all__ = ["cpu_features", "ready", "start_background", "warmup"]
 _log = logging.getLogger("vecdb")
 _HEAD_START = 0.1  # seconds for a first search alone: importing numba doubled its time, by the GIL
 # numpy.ma: numba asks for it, 10 ms, when it first meets a read-only array, as mapped ones are
-_MODULES = ("numpy.ma", "vecdb.kernels.scan", "vecdb.graph")
+_MODULES = ("numpy.ma", "vecdb.kernels.scan", "vecdb.kernels.hashing", "vecdb.graph")
 
 
 class _Gate:

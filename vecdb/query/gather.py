@@ -152,12 +152,10 @@ def _take(
     import pyarrow as pa
 
     data = part.data
+    taken = iter(data.take([name for name in names if name != "vector"], rows))
     arrays: list[Any] = [_ids(data.ids.get(rows))]
     for name in names:
-        if name == "vector":
-            arrays.append(_vectors(data.vectors[rows]))
-        else:
-            arrays.append(data.take(name, rows))
+        arrays.append(_vectors(data.vectors[rows]) if name == "vector" else next(taken))
     return pa.Table.from_arrays(arrays, schema=_table_schema(snapshot.schema, names))
 
 

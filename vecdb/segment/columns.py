@@ -102,7 +102,7 @@ def open_column(
     container: Container, index: int, kind: pa.DataType, rows: int, *, whole: bool = True
 ) -> pa.Array[Any]:
     """Column number `index` over the mapped file, hashed and validated; not so with `whole` false,
-    which lists do not have: then :func:`vecdb.segment.pick.touch_column` must see rows first."""
+    which lists do not have: then :func:`vecdb.segment.pick.touch_columns` must see rows first."""
     import pyarrow as pa
 
     entry = _entry(container, index, kind)

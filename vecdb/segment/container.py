@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xxhash
 
 from vecdb.errors import CorruptionError, VersionError, describe
 from vecdb.segment import format as f
+from vecdb.segment.blocks import Blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from vecdb.segment.fs import Directory
+    from vecdb.segment.blocks import Wanted
+    from vecdb.segment.fs import Directory, Mapping
 
 __all__ = ["Container"]
-
-_DENSE = 8  # one block wanted in so many, and all are hashed: that takes as long, and once only
 
 
 class Container:
@@ -47,13 +46,19 @@ class Container:
         kind: f.Kind,
         store: bytes,
         expected: f.FileInfo | None = None,
+        mapping: Mapping | None = None,
     ) -> None:
         self._folder = directory.path
         self.kind = kind
         self.name = name
-        self.mapping, header, end = directory.map(
-            name, f.HEADER.size, f.PAGE, keep=kind == f.Kind.SEGMENT
-        )
+        if mapping is None:
+            self.mapping, header, end = directory.map(
+                name, f.HEADER.size, f.PAGE, keep=kind == f.Kind.SEGMENT
+            )
+        else:  # by who wrote the file
+            self.mapping, header = mapping, mapping.bytes(0, f.HEADER.size)
+            start = max(mapping.length - f.PAGE, 0)
+            end = mapping.bytes(start, mapping.length - start)
         self.length = length = self.mapping.length
         if expected is not None and length != expected.length:
             raise self.damaged(f"{expected.length} bytes", f"{length}")
@@ -89,8 +94,7 @@ class Container:
         ):
             raise self.damaged("the footer that was written", "a different footer hash")
         self.info = f.FileInfo(self.id, length, digest)
-        self._verified: set[str] = set()
-        self._known: dict[str, npt.NDArray[np.bool_]] = {}  # blocks hashed of sections that are not
+        self._blocks = Blocks(self.mapping)
 
     @property
     def path(self) -> Path:
@@ -162,89 +166,81 @@ class Container:
         """Bytes of a section."""
         return self._section(name).length
 
-    def touch(self, name: str, size: int, places: npt.NDArray[np.int64]) -> None:
-        """Hash the blocks in which the elements of `size` bytes (1, 2, 4 or 8) at these places of a
-        section lie, where that was not done before."""
-        section = self._section(name)
-        if not len(places):
-            return
-        if int(places.min()) < 0 or (int(places.max()) + 1) * size > section.length:
-            raise self.damaged(f"{section.length // size} elements in {name!r}", "one outside")
-        blocks = places * size // section.block
-        if not self._touched(section, blocks):
-            self._touch(section, np.isin(np.arange(section.blocks), blocks))
+    def touch(self, *elements: tuple[str, int, npt.NDArray[np.int64]]) -> None:
+        """Hash the blocks in which elements lie, where that was not done before.
 
-    def touch_spans(self, name: str, starts: npt.NDArray[Any], stops: npt.NDArray[Any]) -> None:
-        """The same for ranges of bytes."""
-        section = self._section(name)
-        if not len(starts):
-            return
-        length = section.length
-        if int(starts.min()) < 0 or int(stops.max()) > length or bool((starts > stops).any()):
-            raise self.damaged(f"ranges inside the {length} bytes of {name!r}", "others")
-        if not length:
-            return
-        # an empty range may stand at the very end, behind the last block
-        first = np.minimum(starts, length - 1) // section.block
-        last = np.maximum((stops - 1) // section.block, first)
-        if bool((first + 1 >= last).all()) and self._touched(section, first, last):
-            return
-        edges = np.zeros(section.blocks + 1, np.int64)
-        np.add.at(edges, first, 1)
-        np.add.at(edges, last + 1, -1)
-        self._touch(section, np.cumsum(edges[:-1]) > 0)
+        Parameters
+        ----------
+        *elements : (str, int, ndarray)
+            A section, the bytes of an element (1, 2, 4 or 8), and (n,) numbers of elements.
+        """
+        wanted = []
+        for name, size, places in elements:
+            section = self._section(name)
+            if not len(places):
+                continue
+            if int(places.view(np.uint64).max()) * size >= section.length:  # or negative
+                raise self.damaged(f"{section.length // size} elements in {name!r}", "one outside")
+            if not self._blocks.whole(name):
+                wanted.append((section, places * size // section.block))
+        self._touch(wanted)
+
+    def touch_spans(self, *spans: tuple[str, npt.NDArray[np.int64], npt.NDArray[np.int64]]) -> None:
+        """The same for ranges of bytes: a section, and (n,) starts and stops."""
+        wanted = []
+        for name, starts, stops in spans:
+            section = self._section(name)
+            length = section.length
+            if not len(starts):
+                continue
+            if int(starts.min()) < 0 or int(stops.max()) > length or bool((starts > stops).any()):
+                raise self.damaged(f"ranges inside the {length} bytes of {name!r}", "others")
+            if length and not self._blocks.whole(name):
+                # an empty range may stand at the very end, behind the last block
+                first = np.minimum(starts, length - 1) // section.block
+                last = np.maximum((stops - 1) // section.block, first)
+                wanted.append((section, _between(first, last, section.blocks)))
+        self._touch(wanted)
 
     def elements(self, name: str, dtype: Any, places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """A copy of some elements of a section, hashed before."""
-        size = np.dtype(dtype).itemsize
-        self.touch(name, size, places)
+        """A copy of some elements of a section, which have been touched."""
         section = self._section(name)
-        whole = self.mapping.array(section.offset, dtype, (section.length // size,))
+        count = section.length // np.dtype(dtype).itemsize
+        whole = self.mapping.array(section.offset, dtype, (count,))
         found: npt.NDArray[Any] = whole[places]
         return found
 
     def verify(self, name: str) -> None:
         """Hash a section, once; raises CorruptionError when a byte has changed."""
-        if name in self._verified:
-            return
-        section = self._section(name)
-        self.verify_blocks(name, 0, section.blocks)
-        self._verified.add(name)
+        if not self._blocks.whole(name):
+            self.verify_blocks(name, 0, self._section(name).blocks)
 
     def verified(self, name: str) -> bool:
         """Whether a section has been hashed whole."""
-        return name in self._verified
+        return self._blocks.whole(name)
 
     def verify_blocks(self, name: str, start: int, stop: int) -> None:
         """Hash some blocks of a section; raises CorruptionError when a byte has changed."""
-        self._refuse_changed(name, range(start, stop))
+        section = self._section(name)
+        self.block_hashes(name)
+        self._refuse_changed(section, self._blocks.scan(section, start, stop))
 
-    def _refuse_changed(self, name: str, blocks: Any) -> None:
-        bad = self.bad_blocks(name, blocks)
+    def _touch(self, wanted: Wanted) -> None:
+        missing = [(section, self._blocks.missing(section, blocks)) for section, blocks in wanted]
+        missing = [(section, blocks) for section, blocks in missing if len(blocks)]
+        for section, _ in missing:
+            self.block_hashes(section.name)
+        changed = self._blocks.changed(missing) if missing else None
+        if changed is not None:
+            self._refuse_changed(*changed)
+
+    def _refuse_changed(self, section: f.Section, bad: list[int]) -> None:
         if bad:
-            section = self._section(name)
             first = section.offset + bad[0] * section.block
             raise self.damaged(
-                f"section {name!r} as it was written",
+                f"section {section.name!r} as it was written",
                 f"changed bytes in {len(bad)} of {section.blocks} blocks, the first at {first}",
             )
-
-    def _touched(self, section: f.Section, *blocks: npt.NDArray[Any]) -> bool:
-        """Whether all of these blocks have been hashed."""
-        if section.name in self._verified:
-            return True
-        known = self._known.get(section.name)
-        return known is not None and all(bool(known[some].all()) for some in blocks)
-
-    def _touch(self, section: f.Section, wanted: npt.NDArray[np.bool_]) -> None:
-        if np.count_nonzero(wanted) * _DENSE > section.blocks:
-            self.verify(section.name)
-            return
-        known = self._known.setdefault(section.name, np.zeros(section.blocks, np.bool_))
-        self._refuse_changed(section.name, np.flatnonzero(wanted & ~known))
-        known |= wanted
-        if known.all():
-            self._verified.add(section.name)
 
     def release_blocks(self, name: str, start: int, stop: int) -> None:
         """Blocks that were hashed need not stay in this process's resident memory."""
@@ -252,32 +248,17 @@ class Container:
         length = (stop - start) * section.block
         self.mapping.release(section.offset + start * section.block, length)
 
-    def bad_blocks(self, name: str, blocks: Any = None) -> list[int]:
-        """Numbers of the blocks, of all or of these (ascending), whose bytes have changed; all of
-        them when their hashes have."""
+    def bad_blocks(self, name: str) -> list[int]:
+        """Numbers of the blocks whose bytes have changed; all of them when their hashes have."""
         section = self._section(name)
-        wanted = np.arange(section.blocks) if blocks is None else np.asarray(blocks, np.int64)
-        try:
-            stored = self.block_hashes(name)
-        except CorruptionError:
-            return wanted.tolist() or [0]
-        data = self.mapping.array(section.offset, np.uint8, (section.length,)).data
-        size, digest = section.block, xxhash.xxh3_64_intdigest
-        found: list[int] = []
-        for some in np.split(wanted, np.flatnonzero(np.diff(wanted * size // f.BLOCK)) + 1):
-            if len(some) * size > f.BLOCK // 4:  # a MiB of which much is wanted is mapped at once
-                start = int(some[0]) * size
-                length = min((int(some[-1]) + 1) * size, section.length) - start
-                self.mapping.populate(section.offset + start, length)
-            found += [digest(data[i : i + size]) for i in (some * size).tolist()]
-        bad: list[int] = wanted[np.array(found, np.uint64) != stored[wanted]].tolist()
-        return bad
+        if self._blocks.stored(section) is None:
+            return list(range(max(section.blocks, 1)))
+        return self._blocks.scan(section, 0, section.blocks)
 
     def block_hashes(self, name: str) -> npt.NDArray[np.uint64]:
         """The hashes of a section's blocks, themselves hashed, without a look at the blocks."""
-        section = self._section(name)
-        stored = self.mapping.array(section.hashes, "<u8", (section.blocks,))
-        if xxhash.xxh3_64_intdigest(stored.data) != section.hash:
+        stored = self._blocks.stored(self._section(name))
+        if stored is None:
             raise self.damaged(f"the block hashes of {name!r}", "changed bytes")
         return stored
 
@@ -288,8 +269,7 @@ class Container:
             names = list(self.sections)
         except CorruptionError as error:
             return [str(error)]
-        self._verified.clear()
-        self._known.clear()
+        self._blocks.forget()
         for name in names:
             try:
                 self.verify(name)
@@ -302,3 +282,15 @@ class Container:
         if section is None:
             raise self.damaged(f"a section {name!r}", "none")
         return section
+
+
+def _between(
+    first: npt.NDArray[np.int64], last: npt.NDArray[np.int64], blocks: int
+) -> npt.NDArray[np.int64]:
+    """All blocks from each first to its last one; most ranges lie in one or two."""
+    if bool((first + 1 >= last).all()):
+        return np.concatenate([first, last])
+    edges = np.zeros(blocks + 1, np.int64)
+    np.add.at(edges, first, 1)
+    np.add.at(edges, last + 1, -1)
+    return np.flatnonzero(np.cumsum(edges[:-1]))

@@ -48,19 +48,22 @@ _HINTS = {
 }
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [
-    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long
-]  # fmt: skip
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+# calls that take a microsecond keep the interpreter: another thread would have to give it back
+_quick = ctypes.PyDLL(None, use_errno=True)
+_quick.mmap.restype = ctypes.c_void_p
+_quick.mmap.argtypes = [
+    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long
+]  # fmt: skip
+_quick.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_quick.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 _MAP_FAILED = ctypes.c_void_p(-1).value
-_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux; Python has no name for it
 
 
 def _mmap(fd: int, length: int) -> int:
     """Map a file read-only. Python's own mmap keeps a duplicate descriptor for each mapping."""
-    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+    address = _quick.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
     if address is None or address == _MAP_FAILED:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -148,12 +151,12 @@ class Mapping:
             start = offset // mmap.PAGESIZE * mmap.PAGESIZE
             _libc.madvise(self.address + start, offset + length - start, mmap.MADV_WILLNEED)
 
-    def populate(self, offset: int, length: int) -> None:
-        """Read a range and map its pages: a fault for every 64 KiB would cost more than hashing
-        them. A kernel that can't (before Linux 5.14) leaves it to the faults."""
-        self.will_need(offset, length)
+    def in_memory(self, offset: int) -> bool:
+        """Whether the page cache has the page of a byte; True where the system won't tell."""
         start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-        _libc.madvise(self.address + start, offset + length - start, _POPULATE_READ)
+        found = ctypes.c_ubyte(1)
+        _quick.mincore(self.address + start, 1, ctypes.byref(found))
+        return bool(found.value & 1)
 
     def release(self, offset: int, length: int) -> None:
         """Take the whole pages of a range out of this process's resident memory again; they stay
@@ -203,9 +206,11 @@ class Mapping:
         self._told = True
         _libc.madvise(self.address, self.length, advice)
 
-    def __del__(self, _munmap: Any = _libc.munmap, _close: Any = os.close) -> None:
+    def __del__(
+        self, _munmap: Any = _libc.munmap, _quick: Any = _quick.munmap, _close: Any = os.close
+    ) -> None:
         if self.length:
-            _munmap(self.address, self.length)
+            (_munmap if self._scattered else _quick)(self.address, self.length)
         if self.descriptor >= 0:
             _close(self.descriptor)
 
@@ -277,6 +282,13 @@ class File:
         except OSError as error:
             raise refused("syncing", self._path, error) from None
 
+    def mapped(self) -> Mapping:
+        """What has been written, mapped read-only: no second descriptor, no look at the name."""
+        try:
+            return Mapping(calls.mmap(self._fd, self.length), self.length)
+        except OSError as error:
+            raise refused("mapping", self._path, error) from None
+
     def close(self) -> None:
         """Close the descriptor; closing twice is fine."""
         if self._fd >= 0:
@@ -322,7 +334,7 @@ class Directory:
 
     def create(self, name: str) -> File:
         """A new file for writing; one of that name must not exist."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS  # to be mapped it must be readable
         return File(self._open("creating", name, flags), self.path / name, durable=self.durable)
 
     def reopen(self, name: str) -> File:

@@ -140,7 +140,7 @@ class TextIds:
         if self._checked or len(rows) * SCARCE > self._rows:
             taken = self.all().take(numbers(rows))
         else:
-            touch_texts(self._container, "ids.offsets", "ids.text", rows)
+            touch_texts(self._container, [("ids.offsets", "ids.text")], rows)
             taken = checked(self._container, "text ids", self._texts.take(numbers(rows)))
         found: npt.NDArray[Any] = taken.to_numpy(zero_copy_only=False)
         return found

@@ -8,6 +8,7 @@ most blocks are touched, and what is saved is the look at the other rows.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -18,23 +19,24 @@ if TYPE_CHECKING:
 
     from vecdb.segment.container import Container
 
-__all__ = ["SCARCE", "checked", "touch_column", "touch_texts"]
+__all__ = ["SCARCE", "checked", "touch_columns", "touch_texts"]
 
-_Array = TypeVar("_Array", bound="pa.Array[Any]")
+_Taken = TypeVar("_Taken", bound=Any)  # an array or a batch
 
 SCARCE = 64  # a column is opened whole for more than one row in so many
 
 
-def touch_column(
-    container: Container, prefix: str, kind: pa.DataType, rows: npt.NDArray[np.int64]
+def touch_columns(
+    container: Container, columns: Iterable[tuple[str, pa.DataType]], rows: npt.NDArray[np.int64]
 ) -> None:
-    """Make rows of a column of numbers, booleans, timestamps, text or bytes fit to be taken from
-    an array over its sections that nobody has validated.
+    """Make rows of columns of numbers, booleans, timestamps, text or bytes fit to be taken from
+    arrays over their sections that nobody has validated.
 
     Parameters
     ----------
-    prefix : str
-        Of the names of the sections: ``<prefix>.0`` are the validity bits, and so on.
+    columns : iterable of (str, DataType)
+        How the names of a column's sections begin (``<prefix>.0`` are the validity bits, and so
+        on), and its type.
     rows : ndarray
         (n,) row numbers.
 
@@ -44,23 +46,41 @@ def touch_column(
     """
     import pyarrow as pa
 
-    if f"{prefix}.0" in container.sections:
-        container.touch(f"{prefix}.0", 1, rows >> 3)
-    if pa.types.is_string(kind) or pa.types.is_binary(kind):
-        touch_texts(container, f"{prefix}.1", f"{prefix}.2", rows)
-    elif kind.bit_width == 1:
-        container.touch(f"{prefix}.1", 1, rows >> 3)
-    else:
-        container.touch(f"{prefix}.1", kind.bit_width // 8, rows)
+    elements, texts = [], []
+    eighth = rows >> 3
+    for prefix, kind in columns:
+        if f"{prefix}.0" in container.sections:
+            elements.append((f"{prefix}.0", 1, eighth))
+        if pa.types.is_string(kind) or pa.types.is_binary(kind):
+            texts.append((f"{prefix}.1", f"{prefix}.2"))
+        elif kind.bit_width == 1:
+            elements.append((f"{prefix}.1", 1, eighth))
+        else:
+            elements.append((f"{prefix}.1", kind.bit_width // 8, rows))
+    touch_texts(container, texts, rows, elements)
 
 
-def touch_texts(container: Container, offsets: str, text: str, rows: npt.NDArray[np.int64]) -> None:
-    """The same for texts, given the names of their two sections."""
-    ends = container.elements(offsets, "<i4", np.concatenate([rows, rows + 1]))
-    container.touch_spans(text, ends[: len(rows)], ends[len(rows) :])
+def touch_texts(
+    container: Container,
+    texts: Sequence[tuple[str, str]],
+    rows: npt.NDArray[np.int64],
+    elements: Sequence[tuple[str, int, npt.NDArray[np.int64]]] = (),
+) -> None:
+    """The same for texts, given the names of their two sections: offsets, then what they lead to.
+    Other `elements` are touched with the offsets."""
+    if not texts:
+        container.touch(*elements)
+        return
+    ends = np.concatenate([rows, rows + 1])
+    container.touch(*elements, *((offsets, 4, ends) for offsets, _ in texts))
+    spans = []
+    for offsets, text in texts:
+        places = container.elements(offsets, "<i4", ends).astype(np.int64)
+        spans.append((text, places[: len(rows)], places[len(rows) :]))
+    container.touch_spans(*spans)
 
 
-def checked(container: Container, what: str, taken: _Array) -> _Array:
+def checked(container: Container, what: str, taken: _Taken) -> _Taken:
     """What was taken, once Arrow has looked at all of it, UTF-8 included."""
     import pyarrow as pa
 

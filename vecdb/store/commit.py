@@ -115,7 +115,7 @@ def new_segment(writer: Writer, sources: Sequence[Part], progress: Report | None
         hashes = _gather_ids(known, picks)
     ids = _gather_ids([part.data.ids.all() for part in sources], picks)
     header = Header(Kind.SEGMENT, writer.manifest.uuid, number)
-    info = write_segment(
+    info, mapping = write_segment(
         writer.directory,
         name,
         header,
@@ -126,7 +126,7 @@ def new_segment(writer: Writer, sources: Sequence[Part], progress: Report | None
         hashes=hashes,
         column=column,
     )
-    container = Container(writer.directory, name, Kind.SEGMENT, header.store, info)
+    container = Container(writer.directory, name, Kind.SEGMENT, header.store, info, mapping)
     bounds = None
     if schema.ids == "int64":
         bounds = (int(ids.min()), int(ids.max()))

@@ -21,7 +21,7 @@ from vecdb.segment.columns import nulls, numbers
 from vecdb.store.snapshot import Part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
     import pyarrow as pa
@@ -302,10 +302,10 @@ class MemtableView:
             column = self._columns[name] = self._memtable.column(name, self.rows, kind)
         return column
 
-    def take(self, name: str, rows: npt.NDArray[np.int64]) -> pa.Array[Any]:
+    def take(self, names: Sequence[str], rows: npt.NDArray[np.int64]) -> list[pa.Array[Any]]:
         """Values of some rows, as :meth:`vecdb.segment.Segment.take`."""
-        taken: pa.Array[Any] = self.column(name).take(numbers(rows))
-        return taken
+        index = numbers(rows)
+        return [self.column(name).take(index) for name in names]
 
     def checked_vectors(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """All vectors in blocks, as :meth:`vecdb.segment.Segment.checked_vectors`."""
