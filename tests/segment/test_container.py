@@ -86,6 +86,8 @@ def test_only_the_blocks_that_are_touched_are_hashed(tmp_path: Path) -> None:
     for place in (2 * per_block, 3 * per_block - 1):
         with pytest.raises(CorruptionError, match=r"'words'.* changed bytes in 1 of 40 blocks"):
             container.touch(("other", 1, np.array([9])), ("words", 4, np.array([0, place])))
+        with pytest.raises(CorruptionError, match="changed bytes in 1 of 40 blocks"):
+            opened(tmp_path, info).touch(("words", 4, np.array([0, place])))
     for _ in range(2):  # it stays so
         with pytest.raises(CorruptionError, match="changed bytes in 1 of 40 blocks"):
             container.touch_spans(("words", np.array([10]), np.array([3 * f.ROWS_BLOCK + 1])))
@@ -109,6 +111,22 @@ def test_blocks_that_the_page_cache_lacks_are_read_and_hashed(tmp_path: Path) ->
     container.touch(("words", 4, places))
     assert container.mapping.in_memory(section.offset + 4 * int(places[7]))
     assert container.elements("words", "<u4", places).tolist() == words[places].tolist()
+
+
+def test_a_changed_byte_is_noticed_in_every_block_also_after_it_was_hashed(tmp_path: Path) -> None:
+    data = np.random.default_rng(4).integers(0, 256, 3 * f.ROWS_BLOCK + 17).astype("u1")
+    container = opened(tmp_path, written(tmp_path, {"bytes": data}))
+    container.verify("bytes")
+    start = container.sections["bytes"].offset
+    with (tmp_path / NAME).open("r+b") as file:
+        for place in (0, f.ROWS_BLOCK - 1, f.ROWS_BLOCK, 3 * f.ROWS_BLOCK, len(data) - 1):
+            for value in (data[place] ^ 1, data[place]):
+                file.seek(start + place)
+                file.write(bytes([value]))
+                file.flush()
+                bad = [place // f.ROWS_BLOCK] if value != data[place] else []
+                assert container.bad_blocks("bytes") == bad
+                assert len(container.problems()) == len(bad)
 
 
 def test_what_lies_outside_a_section_is_refused(tmp_path: Path) -> None:
