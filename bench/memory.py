@@ -4,8 +4,9 @@
 
 Built and saved in one process, loaded and searched (every query of the set, ef 64) in another;
 the figure is what that process grew by since its imports. For vecdb the pages of mapped files that
-a search touched are counted apart (`mapped_mib`): the system may take them back at any time. The
-float32 rows that no search touched are cold and count nowhere; hnswlib keeps all of its own.
+a search touched are counted apart (`mapped_mib`): the system may take them back at any time.
+`hot_mib` leaves out what is mapped of the float32 rows (`rows_mib`): a search reads a dozen of
+them, and the system maps the 64 KiB around each; hnswlib reads its own at every step.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class Searcher:
             index(self._queries)
         after = _resident()
         grown = {f"{kind}_mib": (after[kind] - before[kind]) / 1024 for kind in after}
-        return grown | {"total_mib": sum(grown.values())}
+        total, rows = sum(grown.values()), _mapped_of(str(self._path / "seg-")) / 1024
+        return grown | {"total_mib": total, "rows_mib": rows, "hot_mib": total - rows}
 
     def _load(self) -> Any:
         if self._name == "hnswlib":
@@ -102,6 +104,18 @@ def _resident() -> dict[str, int]:
     kinds = {"RssAnon": "own", "RssFile": "mapped"}
     lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
     return {kinds[p[0][:-1]]: int(p[1]) for p in lines if p and p[0][:-1] in kinds}
+
+
+def _mapped_of(prefix: str) -> int:
+    """KiB in memory of the mapped files whose paths begin so."""
+    total, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first = line.split(maxsplit=1)[0]
+        if not first.endswith(":"):
+            inside = prefix in line
+        elif inside and first == "Rss:":
+            total += int(line.split()[1])
+    return total
 
 
 def main() -> None:
