@@ -17,14 +17,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 import vecdb
-from vecdb.graph import Graph, build
-from vecdb.graph.levels import WIDTH, level_sizes, levels_of
 from vecdb.segment import write_segment
 from vecdb.segment.format import FileInfo, Header, Kind
 from vecdb.segment.fs import Directory
@@ -32,6 +30,9 @@ from vecdb.segment.index import write_index
 from vecdb.segment.sparse import Sparse
 from vecdb.store import names
 from vecdb.store.manifest import Manifest, SegmentEntry, newest_generation, publish, read_manifest
+
+if TYPE_CHECKING:  # numba comes with it, and a process that times `open` imports this module
+    from vecdb.graph import Graph
 
 SOWN = 64  # real rows of a segment with holes
 
@@ -56,6 +57,8 @@ def found(
 
 def patches(vectors: npt.NDArray[np.float32], metric: Any = "l2") -> list[Graph]:
     """A graph over each :data:`SOWN` of the rows."""
+    from vecdb.graph import build
+
     return [build(vectors[i : i + SOWN], metric) for i in range(0, len(vectors), SOWN)]
 
 
@@ -199,6 +202,9 @@ class _Spread(NamedTuple):
 
 def _spread(small: Graph, sown: Sparse) -> Any:
     """The graph over the real rows as one over all rows: nodes and links moved to their places."""
+    from vecdb.graph import Graph
+    from vecdb.graph.levels import levels_of
+
     node_rows = small.arrays["rows"].copy()
     spread = Graph({**small.arrays, "rows": node_rows}, small.meta, small.dim)
     for links in spread.link_views():
@@ -215,6 +221,8 @@ def _spread(small: Graph, sown: Sparse) -> Any:
 
 def _upper(small: Graph, places: npt.NDArray[np.int64], levels: int) -> dict[str, Sparse]:
     """Upper levels of so many: the real rows stand first in each of them, the entry before all."""
+    from vecdb.graph.levels import WIDTH, level_sizes
+
     if not levels:
         return {}
     sizes = level_sizes(levels)
