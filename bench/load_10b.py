@@ -219,7 +219,7 @@ def plot(lines: list[dict[str, Any]], file: Path) -> None:
         title=f"{lines[0]['segments']} segments of 128 dimensions, warm page cache",
     )  # fmt: skip
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="center", bbox_to_anchor=(0.5, 0.68), ncols=2)
     figure.savefig(file, dpi=120)
 
 
