@@ -199,13 +199,13 @@ def refresh():
 def open():
     while not stop:
         vecdb.open(path).close(); time.sleep(0.001)
-thread = threading.Thread(target=locals()[place]); thread.start()
+thread = threading.Thread(target=locals()[place], daemon=True); thread.start()
 for _ in range(12):
     time.sleep(0.004)
     child = os.fork()
     if child == 0:
         code = 1
-        faulthandler.dump_traceback_later(5, exit=True)
+        faulthandler.dump_traceback_later(5, repeat=True)
         try:
             hits = col.search(query, 5, exact=True)
             assert len(hits) == 5
@@ -239,7 +239,9 @@ for _ in range(12):
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
             break
-        assert time.monotonic() < deadline, "the child hangs"
+        if time.monotonic() > deadline:
+            os.kill(child, 9)
+            raise AssertionError("the child hangs")
         time.sleep(0.001)
     assert status == 0, status
 stop = True
