@@ -87,6 +87,14 @@ class Lab:
         store._background.stop()
         store._lock.release()
 
+    def recovered(self, store: Store) -> dict[Any, tuple[float, Any]]:
+        """What the next writer finds after a crash of the store."""
+        self.crash(store)
+        again = self.open("w")
+        found = self.contents(again)
+        again.close()
+        return found
+
     def files(self, kind: str = "") -> list[str]:
         """Names in the folder that begin with `kind`."""
         return sorted(path.name for path in self.folder.iterdir() if path.name.startswith(kind))

@@ -83,10 +83,7 @@ def test_rows_deleted_or_replaced_during_a_merge_stay_so(
     merge.join()
     assert lab.contents(store) == expected
     assert expected[name(5)][0] == 5.25
-    lab.crash(store)
-    again = lab.open("w")
-    assert lab.contents(again) == expected
-    again.close()
+    assert lab.recovered(store) == expected
 
 
 def test_what_happens_while_a_manifest_is_written_is_kept_and_durable_before_it_is_shown(
@@ -110,10 +107,7 @@ def test_what_happens_while_a_manifest_is_written_is_kept_and_durable_before_it_
     assert set(lab.contents(store)) == expected
     assert writer.wal._synced == writer.wal.length
     monkeypatch.undo()
-    lab.crash(store)
-    again = lab.open("w")
-    assert set(lab.contents(again)) == expected
-    again.close()
+    assert set(lab.recovered(store)) == expected
 
 
 @pytest.mark.parametrize("at", ["before", "after"])
@@ -132,10 +126,7 @@ def test_an_interrupt_around_a_commit_leaves_the_files_that_are_needed_and_no_ot
     with pytest.raises(KeyboardInterrupt):
         store.optimize()
     assert len(lab.files("seg")) == (1 if at == "after" else 2)
-    lab.crash(store)
-    again = lab.open("w")
-    assert set(lab.contents(again)) == set(range(200))
-    again.close()
+    assert set(lab.recovered(store)) == set(range(200))
 
 
 @pytest.mark.parametrize("gone", [range(100), range(200)])
@@ -156,10 +147,7 @@ def test_segments_that_vanish_during_their_merge_stay_gone(
     expected = set(range(200)) - set(gone) | {500}
     assert set(lab.contents(store)) == expected
     assert len(lab.files("seg")) == len(store.snapshot.parts)
-    lab.crash(store)
-    again = lab.open("w")
-    assert set(lab.contents(again)) == expected
-    again.close()
+    assert set(lab.recovered(store)) == expected
 
 
 def test_a_segment_that_loses_a_fifth_of_its_rows_is_rewritten_in_the_background(lab: Any) -> None:

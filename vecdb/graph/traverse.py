@@ -31,7 +31,7 @@ from vecdb.kernels.scan import pool_key, query_norm
 from vecdb.quant.neighbours import BLOCK, block_bytes, table_around
 from vecdb.quant.record import FLOAT_DIMS, encode_record, header, record_bytes, record_distance
 
-GROUP = 4  # queries projected at once: -2 of 15 us a query at 784 dimensions; 16 cost 4 % at ef 40
+GROUP = 4  # queries projected at once: the matrix is read from the second cache level for all
 SWITCH = 0.65  # share of pruned estimates above which the others are verified lazily
 SPARE = 2  # nodes rescored beyond k whatever their distance; 12 for ten hits is as good as 30
 DEVIATIONS = 2.5  # of a record's distance within which its float row is looked at too
@@ -139,7 +139,7 @@ def walk(
 
     `data`, `x` (the centred query), `own` (its record) and `table` are addresses. Returns the
     number of expanded nodes. The raw rows (at address `raw`) of nodes that may be among the k
-    nearest are asked for at once: 4 % of QPS on Fashion, where a row is 3 KB.
+    nearest are asked for at once.
     """
     inner, stride, record, blocks, dims, bits = (
         shape[3], shape[4], shape[5], shape[6], shape[7], shape[8]
