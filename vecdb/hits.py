@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vecdb.forking import load
+
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
@@ -53,6 +55,7 @@ class _Answer:
     def to_arrow(self) -> pa.Table:
         """One row per hit: ``id, distance, score`` and the selected columns (a batch: ``query``
         first, the hits of query 0, then of query 1, ...)."""
+        load("pyarrow.compute")  # what append_column would import
         import pyarrow as pa
 
         arrays: dict[str, Any] = {

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vecdb.errors import SchemaError, describe
+from vecdb.forking import load
 from vecdb.schema import Schema, check_name, columns_from
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def as_metadata(data: Any, rows: int, schema: Schema) -> tuple[pa.RecordBatch | 
     SchemaError
         Wrong number of rows, an unknown column, a value of the wrong type.
     """
+    load("pyarrow")
     import pyarrow as pa
 
     if data is None:

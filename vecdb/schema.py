@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from vecdb.errors import ArgumentError, SchemaError, describe
+from vecdb.forking import load
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -158,6 +159,7 @@ def columns_from(spec: Any) -> pa.Schema:
     SchemaError
         For a name or a type that a collection can't hold.
     """
+    load("pyarrow")
     import pyarrow as pa
 
     if isinstance(spec, pa.Schema):

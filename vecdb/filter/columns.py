@@ -12,6 +12,7 @@ import numpy as np
 
 from vecdb.filter.bitmap import unpack
 from vecdb.filter.values import kind_of, number_type
+from vecdb.forking import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -173,6 +174,7 @@ def _view(buffer: Any, dtype: Any) -> npt.NDArray[Any]:
 
 def _repeats(array: pa.Array[Any]) -> bool:
     """Whether values come again so often that codes pay, judged by rows from all over."""
+    load("pyarrow.compute")
     import pyarrow.compute as pc
 
     picked = np.linspace(0, len(array) - 1, _SAMPLE).astype(np.int64)

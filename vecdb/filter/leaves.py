@@ -14,6 +14,7 @@ import numpy as np
 from vecdb.filter.columns import Bools, ColumnData, Ids, Lists, Numbers, Texts
 from vecdb.filter.expr import Compare, Has, IsIn, Match
 from vecdb.filter.values import interval
+from vecdb.forking import load
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -157,6 +158,7 @@ def _is_code(codes: npt.NDArray[Any], code: Any) -> Test:
 
 def _matches(texts: Any, leaf: Compare | IsIn | Match) -> npt.NDArray[np.bool_]:
     """The condition on an Arrow array of text or bytes; False for nulls."""
+    load("pyarrow.compute")
     import pyarrow as pa
     import pyarrow.compute as pc
 

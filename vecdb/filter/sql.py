@@ -26,6 +26,7 @@ from typing import Any
 from vecdb.errors import FilterError, describe
 from vecdb.filter.bind import MAX_DEPTH, MAX_NODES, unknown_operator
 from vecdb.filter.expr import Column, Expr, all_of, any_of, as_expr, col
+from vecdb.forking import load
 
 __all__ = ["from_sql"]
 
@@ -59,6 +60,7 @@ def from_sql(text: str, params: Params = None) -> Expr:
 
 
 def _parse(text: str) -> Any:
+    load("sqlglot")
     import sqlglot
 
     try:

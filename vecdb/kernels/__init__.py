@@ -17,12 +17,16 @@ import threading
 import time
 from pathlib import Path
 
+from vecdb.forking import load
+
 __all__ = ["cpu_features", "ready", "start_background", "warmup"]
 
 _log = logging.getLogger("vecdb")
 _HEAD_START = 0.1  # seconds for a first search alone: importing numba doubled its time, by the GIL
-# numpy.ma: numba asks for it, 10 ms, when it first meets a read-only array, as mapped ones are
-_MODULES = ("numpy.ma", "vecdb.kernels.scan", "vecdb.kernels.hashing", "vecdb.graph")
+# numpy.ma: numba asks for it, 10 ms, when it first meets a read-only array, as mapped ones are;
+# the last two are what it and the modules with kernels import later
+_FOREIGN = ("numba", "numpy.ma", "xxhash", "concurrent.futures")
+_MODULES = ("vecdb.kernels.scan", "vecdb.kernels.hashing", "vecdb.graph")
 
 
 class _Gate:
@@ -104,7 +108,9 @@ def _compile() -> None:
             return
         gate.compiling = True
         try:
-            for name in _MODULES:
+            for name in _FOREIGN:
+                load(name)
+            for name in _MODULES:  # no fork waits for these: its child would not compile
                 importlib.import_module(name)
             gate.ready = True
         finally:

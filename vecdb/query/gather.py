@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vecdb.errors import ArgumentError, SchemaError, describe
+from vecdb.forking import load
 from vecdb.segment.columns import numbers
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def gather(
     names: Sequence[str],
 ) -> pa.Table:
     """The rows ``(parts[i], rows[i])`` in that order: ``id`` and the named columns."""
+    load("pyarrow")
     import pyarrow as pa
 
     order = np.argsort(parts, kind="stable")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vecdb.errors import CorruptionError
+from vecdb.forking import load
 from vecdb.segment import format as f
 from vecdb.segment.columns import (
     BlockStats,
@@ -159,6 +160,7 @@ class Segment:
         if loose:
             touch_columns(self._file, loose.values(), rows)
         index = numbers(rows)
+        load("pyarrow.compute")  # what take would import
         taken = [column.take(index) for column in arrays]
         for name, array in zip(names, taken, strict=True):
             if name in loose:

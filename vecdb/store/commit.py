@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vecdb.errors import StorageError
+from vecdb.forking import load
 from vecdb.segment import Segment, bitmap, write_segment
 from vecdb.segment.container import Container
 from vecdb.segment.format import FileInfo, Header, Kind
@@ -80,6 +81,7 @@ def new_segment(writer: Writer, sources: Sequence[Part], progress: Report | None
     Memory: 8 MiB of vectors, the ids with 16 bytes a row for sorting them, and one metadata
     column of the new segment at a time.
     """
+    load("pyarrow")
     import pyarrow as pa
 
     schema = writer.state.schema

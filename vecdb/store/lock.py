@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import threading
 import weakref
 from typing import TYPE_CHECKING
 
 from vecdb.errors import LockedError, describe
+from vecdb.forking import no_fork
 from vecdb.segment import fs
 from vecdb.store import names
 
@@ -37,7 +37,7 @@ class WriterLock:
     """
 
     def __init__(self, directory: Directory) -> None:
-        with _no_fork:
+        with no_fork:  # a child born before its parent knows the descriptor would keep it
             self._fd = directory.descriptor(names.LOCK, write=True)
             _held.add(self)
         try:
@@ -68,16 +68,12 @@ class WriterLock:
 
 
 _held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
-_no_fork = threading.RLock()  # a child born before its parent knows the descriptor would keep it
 
 
 def _release_in_child() -> None:
     for lock in list(_held):
         lock.release()
     _held.clear()
-    _no_fork.release()
 
 
-os.register_at_fork(
-    before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_release_in_child
-)
+os.register_at_fork(after_in_child=_release_in_child)
