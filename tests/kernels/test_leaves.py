@@ -202,5 +202,13 @@ def test_a_pool_holds_the_least_keys_in_order(leaves, size):
         assert leaves.pool_next(start, size, 8) == (late[0] if late else -1)
 
 
+@pytest.mark.parametrize("limit", [0.0, 0.5, 1.0, np.inf])
+def test_below_marks_the_floats_under_a_limit(leaves, limit):
+    values = np.random.default_rng(3).uniform(-1, 1, 16).astype(np.float32)
+    values[5], values[9], values[15] = limit, np.inf, np.nan
+    mask = leaves.below(values.ctypes.data, int(np.float32(limit).view(np.int32)))
+    assert [bool(mask >> i & 1) for i in range(16)] == (values < limit).tolist()
+
+
 def test_trailing_zeros_finds_the_lowest_bit():
     assert [portable.trailing_zeros(1 << i | 1 << 40) for i in (0, 1, 31)] == [0, 1, 31]

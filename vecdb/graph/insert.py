@@ -17,7 +17,7 @@ from vecdb.kernels.leaves import pool_insert, pool_next, prefetch_bytes
 from vecdb.kernels.memory import address, read_f32
 from vecdb.quant.record import header, record_distance
 
-__all__ = ["beam", "insert_rows", "link_back", "thin_rows"]
+__all__ = ["beam", "insert_rows", "link_back", "thin_rows", "turn_round"]
 
 SAME = np.float32(2e-7)  # of a record's squared norm: distances of copies are rounded to that
 _RECORDS = "i8, i8, i8"
@@ -146,19 +146,37 @@ def insert_rows(
         degrees[row] = select(data, stride, inner, row, pool[8:], count, links[row], degree, alpha)
 
 
+@jit("void(i4[:, ::1], i4[::1], Array(i8, 1, 'C', readonly=True), i8[::1], i4[::1])")
+def turn_round(links, degrees, rows, ends, sources):
+    """Sort the links of `rows` by target: those of target t come from sources[ends[t - 1] :
+    ends[t]], in the order of `rows`. `ends` is given as zeros, one more than there are targets."""
+    for row in rows:
+        for i in range(degrees[row]):
+            ends[links[row, i] + 1] += 1
+    for t in range(1, len(ends)):
+        ends[t] += ends[t - 1]
+    for row in rows:
+        for i in range(degrees[row]):
+            target = links[row, i]
+            sources[ends[target]] = row
+            ends[target] += 1
+
+
 @jit(
     f"void({_RECORDS}, i4[:, ::1], i4[::1], Array(i8, 1, 'C', readonly=True),"
-    " Array(i8, 1, 'C', readonly=True), Array(i8, 1, 'C', readonly=True), i8, f4)"
+    " Array(i8, 1, 'C', readonly=True), Array(i4, 1, 'C', readonly=True), i8, f4)"
 )
-def link_back(data, stride, inner, links, degrees, targets, starts, sources, degree, alpha):
-    """Add sources[starts[i] : starts[i + 1]] to the links of targets[i]; choose anew when full."""
+def link_back(data, stride, inner, links, degrees, targets, ends, sources, degree, alpha):
+    """Add its sources, as :func:`turn_round` has them, to the links of every target; choose anew
+    when a row is full."""
     slots = links.shape[1]
     for t in range(len(targets)):
         row = targets[t]
+        first = ends[row - 1] if row else 0
         count = total = degrees[row]
-        others = np.empty(count + starts[t + 1] - starts[t], np.int64)
+        others = np.empty(count + ends[row] - first, np.int64)
         others[:count] = links[row, :count]
-        for i in range(starts[t], starts[t + 1]):
+        for i in range(first, ends[row]):
             known = False  # a row may have been linked to before it was inserted
             for j in range(count):
                 known |= others[j] == sources[i]

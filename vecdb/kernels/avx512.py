@@ -429,6 +429,12 @@ def estimate(links, chunks, table, base, add_unit, unit, shift, limit, out):
     return below_i32(bits(low), limit) | (below_i32(bits(high), limit) << 16)
 
 
+@jit("i8(i8, i8)", inline=True)
+def below(at, limit):
+    """A bit for each of 16 floats whose pattern is below `limit`, as an integer."""
+    return below_i32(bits(load_f32(at)), limit)
+
+
 @jit("i8(i8, i8, i8)", inline=True)
 def pool_insert(pool, size, key):
     """Insert `key` into `size` ascending keys at the address `pool`, dropping the last.

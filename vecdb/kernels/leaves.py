@@ -6,6 +6,7 @@ from vecdb.kernels.jit import AVX512
 
 if AVX512:
     from vecdb.kernels.avx512 import (
+        below,
         distance,
         distance4,
         dot_codes,
@@ -21,6 +22,7 @@ if AVX512:
     )
 else:
     from vecdb.kernels.portable import (
+        below,
         distance,
         distance4,
         dot_codes,
@@ -36,6 +38,7 @@ else:
     )
 
 __all__ = [
+    "below",
     "distance",
     "distance4",
     "dot_codes",

@@ -185,6 +185,16 @@ def estimate(links, chunks, table, base, add_unit, unit, shift, limit, out):
     return mask
 
 
+@jit("i8(i8, i8)")
+def below(at, limit):
+    """A bit for each of 16 floats whose pattern is below `limit`, as an integer."""
+    mask = np.int64(0)
+    for i in range(16):
+        if read_i32(at + 4 * i) < limit:
+            mask |= np.int64(1) << i
+    return mask
+
+
 @jit("i8(i8, i8, i8)")
 def pool_insert(pool, size, key):
     """Insert `key` into `size` ascending keys at the address `pool`, dropping the last.
