@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -539,3 +541,18 @@ def test_a_writer_that_is_dropped_without_closing_frees_its_lock_and_loses_nothi
     del again
     with vecdb.open(path, "w") as last:
         assert len(last) == 3
+
+
+def test_a_writer_that_outlives_its_module_ends_in_silence(path: Path) -> None:
+    script = (
+        "import numba, vecdb\n"
+        f"col = vecdb.create({str(path)!r}, dim=4)\n"
+        "col.add([[1, 2, 3, 4]])\n"
+        "same = numba.njit(lambda x: x)\nsame(1)\n"  # it keeps its module's names, to the very end
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    with vecdb.open(path) as reader:
+        assert len(reader) == 1

@@ -328,8 +328,11 @@ class Collection(Reading):
         self._workers.close()
 
     def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
-        """A writer that is dropped lets go of its lock: a notebook's cell may be run again."""
-        store = getattr(self, "_store", None)  # by then the module may have lost its name for sys
+        """A writer that is dropped lets go of its lock: a notebook's cell may be run again.
+
+        At the end of the process the names of this module may be gone already; `ending` is not.
+        """
+        store = getattr(self, "_store", None)
         if store is None or store.mode != "w" or ending():
             return
         if threading.current_thread().name.startswith("vecdb-"):  # it can't wait for itself

@@ -39,7 +39,9 @@ class ColumnData:
         self._offset = array.offset
 
     def valid(self, start: int, stop: int) -> npt.NDArray[np.bool_]:
-        """Whether each of the rows has a value; not asked for when `never_null`."""
+        """Whether each of the rows has a value; not to be asked when `never_null`: there are no
+        bits then, and NumPy unpacks nothing into whatever its memory held before."""
+        assert not self.never_null
         return unpack(self._valid, self._offset + start, self._offset + stop)
 
     @property

@@ -189,9 +189,8 @@ def _holds(data: Lists, values: tuple[Any, ...]) -> Test:
         bounds = offsets[start : stop + 1]
         first, last = int(bounds[0]), int(bounds[-1])
         hits = test(first, last)
-        valid = elements.valid(first, last)
-        if valid is not None:
-            hits &= valid
+        if not elements.never_null:
+            hits &= elements.valid(first, last)
         before = np.zeros(len(hits) + 1, np.int32)
         np.cumsum(hits, out=before[1:])
         found: npt.NDArray[np.bool_] = np.diff(before[bounds - first]) > 0

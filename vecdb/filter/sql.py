@@ -35,6 +35,9 @@ _COMPARE = {"EQ": "==", "NEQ": "!=", "LT": "<", "LTE": "<=", "GT": ">", "GTE": "
 _FLIPPED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _TEXT = {"STARTS_WITH": "startswith", "ENDS_WITH": "endswith", "CONTAINS": "contains"}
 _LISTS = ("HAS", "HAS_ANY", "HAS_ALL")
+_CORRECT = (
+    "correct the text; a column named like a word of SQL, or with spaces, goes into double quotes"
+)
 
 Params = Sequence[Any] | Mapping[str, Any] | None
 
@@ -67,7 +70,7 @@ def _parse(text: str) -> Any:
         statements = sqlglot.parse(text)
     except (sqlglot.errors.SqlglotError, RecursionError) as error:
         reason = str(error).replace("\x1b[4m", "").replace("\x1b[0m", "").splitlines()
-        raise _refused(f"{text!r:.200} ({reason[0][:200]})", "correct the text") from None
+        raise _refused(f"{text!r:.200} ({reason[0][:200]})", _CORRECT) from None
     if len(statements) != 1 or statements[0] is None:
         count = sum(statement is not None for statement in statements)
         raise _refused(f"{count} statements in {text!r:.200}", "write one condition")
@@ -153,8 +156,9 @@ class _Translator:
     def _call(self, node: Any, name: str) -> Expr:
         arguments = [value for value in _arguments(node) if value is not None]
         if len(arguments) != 2:
+            value = "(value, ...)" if name in _LISTS[1:] else "value"
             raise _refused(f"{name.lower()}() with {len(arguments)} arguments",
-                           f"write {name.lower()}(column, value)")  # fmt: skip
+                           f"write {name.lower()}(column, {value})")  # fmt: skip
         column = _column(arguments[0])
         if name in _TEXT:
             return getattr(column, _TEXT[name])(self._value(arguments[1]))  # type: ignore[no-any-return]
