@@ -48,9 +48,7 @@ def rows_of(source: str, limit: int | None = None) -> Rows:
     rng = np.random.default_rng(0)
     count = len(data.train)
     anchor = data.train[rng.integers(count)]
-    away = distances(data, anchor, data.train)
-    rank = np.empty(count)
-    rank[np.argsort(away, kind="stable")] = np.arange(count) / count
+    rank = ranked(data, anchor)
     order = np.argsort(distances(data, anchor, data.test), kind="stable")
     queries = {
         "random": rng.permutation(len(data.test))[:QUERIES],
@@ -58,6 +56,14 @@ def rows_of(source: str, limit: int | None = None) -> Rows:
         "excluded": order[-QUERIES:],
     }
     return Rows(data, rng.random(count), rank, queries)
+
+
+def ranked(data: Dataset, anchor: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """For each row the share of the rows that are nearer to the anchor."""
+    rank = np.empty(len(data.train))
+    order = np.argsort(distances(data, anchor, data.train), kind="stable")
+    rank[order] = np.arange(len(rank)) / len(rank)
+    return rank
 
 
 def distances(data: Dataset, one: npt.NDArray[Any], rows: npt.NDArray[Any]) -> Any:

@@ -8,8 +8,9 @@ beams; a point of the report is one library, filter and beam, its latency the me
 turn by turn with the other libraries. ``best`` lines compare, per filter, the fastest beam of each
 library whose recall@10 is at least .95. ``target`` is vecdb asked for `target_recall=.95`, ``scan``
 its own exact scan of the float32 rows that pass; ``x_rival`` and ``x_scan`` say how many times as
-fast as the best rival and as that scan the better of ``vecdb`` and ``target`` is. Long runs can be
-split by kind and by library (some rivals need an environment of their own): ``best`` and the plot
+fast as the best rival and as that scan the better of ``vecdb`` and ``target`` is; ``unfiltered``
+lines say what share of its QPS without a filter a library keeps under one that passes 99 %, at the
+same beam. Long runs can be split by kind and by library (some rivals need an environment of their own): ``best`` and the plot
 (:mod:`bench.filter_plot`) look at all reports of the set in ``bench/out``.
 With ``--keep`` indexes are kept in a folder and used again; ``--rows`` takes the first rows alone;
 ``--seconds`` is what one library may take for one beam of one filter.
@@ -54,6 +55,7 @@ def main() -> None:
     for kind in KINDS:
         for share in SHARES:
             report.line(**summary(points, kind, share))
+        report.line(unfiltered=kind, share=SHARES[-2], x_unfiltered=against_unfiltered(points, kind))
     plot(points, OUT / f"{stem}.png", rows.data.name)
 
 
@@ -124,6 +126,24 @@ def summary(points: list[dict[str, Any]], kind: str, share: float) -> dict[str, 
         if other and ours:
             line[f"x_{against}"] = ours / other
     return line
+
+
+def against_unfiltered(points: list[dict[str, Any]], kind: str) -> dict[str, float]:
+    """QPS under the filter that passes most as a share of the QPS without one: for each library
+    the median of its beams."""
+    qps: dict[str, dict[tuple[int, float], float]] = {}
+    for point in points:
+        if point["kind"] == kind:
+            qps.setdefault(point["library"], {})[point["beam"], point["share"]] = point["qps"]
+    ratios = {
+        name: [
+            value / mine[beam, 1.0]
+            for (beam, share), value in mine.items()
+            if share == SHARES[-2] and (beam, 1.0) in mine
+        ]
+        for name, mine in qps.items()
+    }
+    return {name: float(np.median(found)) for name, found in ratios.items() if found}
 
 
 if __name__ == "__main__":

@@ -71,3 +71,15 @@ def test_the_picture_shows_every_library_that_was_measured(tmp_path: Path) -> No
     filter_plot.plot(points, tmp_path / "a.png", "a set")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert set(filter_plot._LOOKS) == set(LIBRARIES)
+
+
+def test_the_loss_by_a_filter_that_passes_most_is_the_median_over_equal_beams() -> None:
+    points = [
+        {"kind": "random", "share": share, "library": "vecdb", "beam": beam, "qps": qps}
+        for share, beam, qps in [
+            (1.0, 16, 100.0), (1.0, 32, 50.0), (1.0, 64, 20.0), (0.9, 16, 1.0),
+            (0.99, 16, 90.0), (0.99, 32, 40.0), (0.99, 64, 19.0), (0.99, 512, 5.0),
+        ]
+    ]  # fmt: skip
+    assert filters.against_unfiltered(points, "random") == {"vecdb": pytest.approx(0.9)}
+    assert filters.against_unfiltered(points, "favoured") == {}

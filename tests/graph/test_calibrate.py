@@ -11,7 +11,7 @@ from vecdb import graph
 from vecdb.graph.calibrate import SHARES, effort_for
 from vecdb.graph.keys import make_key
 from vecdb.graph.layout import Graph
-from vecdb.graph.selective import scattered, stand_in
+from vecdb.graph.selective import DENSE, MIDDLE, SCATTERED, line_of, stand_in
 from vecdb.quant.neighbours import BLOCK, block_bytes
 
 RNG = np.random.default_rng(11)
@@ -57,7 +57,7 @@ def test_the_stand_in_of_a_barred_row_is_the_nearest_of_its_links_that_is_new(
 
 def test_a_barred_row_is_no_hit_and_hides_no_other(built: Graph) -> None:
     rows = np.arange(0, 1500, 15)
-    wide = np.array([[np.inf], [9.0], [9.0]], np.float32)
+    wide = np.array([[np.inf], [9.0], [9.0], [9.0]], np.float32)
     found = graph.search(
         built, VECTORS, VECTORS[rows], 10, 1024, metric="l2", slack=wide, barred=rows
     )  # fmt: skip
@@ -66,50 +66,67 @@ def test_a_barred_row_is_no_hit_and_hides_no_other(built: Graph) -> None:
     np.testing.assert_array_equal(np.sort(found.rows), np.sort(np.argsort(away)[:, :10]))
 
 
-def test_stones_are_scattered_when_half_to_twice_the_expected_number_is_nearer() -> None:
+def test_the_slack_goes_by_the_number_of_stones_that_are_nearer() -> None:
     pool = np.full(8 + 64, make_key(np.float32(9), 0), np.int64)
     kth = make_key(np.float32(1), 0)
     for nearer in range(64):
         pool[8 : 8 + nearer] = make_key(np.float32(0.5), 1)
-        assert scattered(pool, 20, kth) == (10 < nearer <= 40)
-        assert not scattered(pool, 200, kth)
+        line = DENSE if nearer <= 5 or nearer > 40 else MIDDLE if nearer <= 20 else SCATTERED
+        assert line_of(pool, 5, 20, 40, kth) == line
+        if nearer > 20:  # more than the pool holds is never too many
+            assert line_of(pool, 5, 20, 4000, kth) == SCATTERED
+
+
+def slack_for(missed: list[float], missed_by_all: list[float], slacks: list[float]) -> float:
+    """Where a class of new queries comes to .8 of the misses that are allowed."""
+    sharper = [min(m * m / mean, 0.9999) for m, mean in zip(missed, missed_by_all, strict=True)]
+    return float(np.interp(-np.log(0.8 * 0.05), -np.log(sharper), slacks))
 
 
 def test_an_effort_is_the_curve_of_a_share_or_lies_between_two() -> None:
-    recall = [0.5, 0.7, 0.9, 0.99]
+    easy, hard = [0.4, 0.1, 0.04, 0.005], [0.6, 0.2, 0.08, 0.02]  # missed
     slacks = [1.0, 1.1, 1.2, 1.3]
     calibration = {
         "k": 10, "slacks": slacks,
         "shares": [
-            {"edges": [1.0 + i], "recall": [recall, recall[i:] + [1.0] * i],
-             "hops": [10.0 * 2**i] * 4}
+            {"edges": [1.0 + i],
+             "recall": [[1 - m / 2**i for m in missed] for missed in (easy, hard)],
+             "hops": [[10.0 * 2**i] * 4, [30.0 * 2**i] * 4]}
             for i in range(len(SHARES))
         ],
     }  # fmt: skip
-    full = effort_for(calibration, 1.0, 0.9)
+
+    def needed(i: int) -> list[float]:
+        both = [[m / 2**i for m in missed] for missed in (easy, hard)]
+        mean = [(a + b) / 2 for a, b in zip(*both, strict=True)]
+        return [slack_for(missed, mean, slacks) for missed in both]
+
+    full = effort_for(calibration, 1.0, 0.95)
     assert full is not None
     np.testing.assert_array_equal(full.slack[1], full.slack[2])
-    assert full.hops == 10
+    np.testing.assert_array_equal(full.slack[1], full.slack[3])
+    assert full.hops == 20
     for i, share in enumerate(SHARES):
-        effort = effort_for(calibration, share, 0.9)
+        effort = effort_for(calibration, share, 0.95)
         assert effort is not None
         np.testing.assert_array_equal(effort.slack[1], full.slack[1])
-        assert effort.hops == pytest.approx(10 * 2**i)
-        needed = full.slack[1][0] - 0.1 * min(i, 2)
-        assert effort.slack[2][-1] == pytest.approx(max(1.0, needed), abs=0.03)
-    between, few = effort_for(calibration, 0.45, 0.9), effort_for(calibration, 0.01, 0.9)
+        assert effort.hops == pytest.approx(20 * 2**i)
+        assert effort.slack[3][[0, -1]] == pytest.approx(needed(i))
+        assert (effort.slack[1] >= effort.slack[2]).all()
+        assert (effort.slack[2] >= effort.slack[3]).all()
+    between, few = effort_for(calibration, 0.45, 0.95), effort_for(calibration, 0.01, 0.95)
     assert between is not None
     assert few is not None
-    assert 20 < between.hops < 40
-    assert few.hops == pytest.approx(800)
+    assert 40 < between.hops < 80
+    assert few.hops == pytest.approx(1600)
 
 
 def test_no_effort_is_given_for_a_recall_that_was_never_measured() -> None:
     def curves(best: float) -> dict[str, Any]:
-        return {"edges": [1.0], "recall": [[0.5, best], [0.6, best]], "hops": [10.0, 20.0]}
+        return {"edges": [1.0], "recall": [[0.5, best], [0.6, best]], "hops": [[10.0, 20.0]] * 2}
 
     calibration = {"k": 10, "slacks": [1.0, 1.1], "shares": [curves(0.97)] * len(SHARES)}
-    assert effort_for(calibration, 1.0, 0.95) is not None  # of the misses 3/4 are aimed at
+    assert effort_for(calibration, 1.0, 0.95) is not None  # of the misses 4/5 are aimed at
     assert effort_for(calibration, 1.0, 0.965) is None
     calibration["shares"][-1] = curves(0.9)
     assert effort_for(calibration, 0.6, 0.95) is not None

@@ -63,7 +63,7 @@ def test_a_recall_beyond_the_calibration_is_had_by_a_scan(
     collection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def poor(*given: Any) -> dict[str, Any]:
-        curves = {"edges": [], "recall": [[0.5, 0.9]], "hops": [10.0, 20.0]}
+        curves = {"edges": [], "recall": [[0.5, 0.9]], "hops": [[10.0, 20.0]]}
         return {"k": 13, "slacks": [1.0, 1.1], "shares": [curves] * 4}
 
     monkeypatch.setattr(graph, "calibrate", poor)
@@ -110,6 +110,7 @@ def test_a_large_graph_keeps_its_calibration_and_a_damaged_one_is_made_anew(
     good = index.meta["calibration"]["shares"][0]
     for damage in (
         {"hops": good["hops"][1:]}, {"edges": [np.nan] * 4}, {"recall": "high"}, {"hops": []},
+        {"hops": good["hops"][0]},
     ):  # fmt: skip
         shares = [{**good, **damage}, *index.meta["calibration"]["shares"][1:]]
         index.meta["calibration"] = {**index.meta["calibration"], "shares": shares}

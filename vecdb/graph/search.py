@@ -34,10 +34,11 @@ _TASK = 32  # queries of a task
 _LONG = 256  # of a task of a large batch: handing over a task costs Python and a wake-up
 _TIMED = 4  # walks between two looks at the clock; a scan of records may take 2 ms
 _NO_BITMAP = np.zeros(0, np.uint8)
-_NO_SLACK = np.zeros((3, 0), np.float32)
+_NO_SLACK = np.zeros((4, 0), np.float32)
 _NONE_BARRED = np.zeros(0, np.int64)
 _KEPT = 32  # nodes beyond k that a selective walk or a scan keeps for the rescoring
 _MAX_STONES = 512
+_PARTS = 8  # of a doubling of the allowed rows, to which their share is known to a walk
 _NARROW = 64  # nodes that may wait in a bounded walk until its bound is known
 _WIDER = 4  # times as many may wait once a walk finds itself in what its filter hides
 
@@ -70,6 +71,8 @@ class Found(NamedTuple):
     """(nq, k), of the metric, exact in float32; infinity beside -1."""
     counters: NDArray[np.int64]
     """(len(COUNTERS),), summed over the queries."""
+    hops: NDArray[np.int64]
+    """(nq,), nodes that each walk expanded."""
     met: NDArray[np.int64]
     """(nq,), allowed rows among those that each search weighed to the end: what its answer rests on
     when a filter hides most of what the walk came by; 0 after a walk that found itself in the midst
@@ -114,11 +117,11 @@ def search(
         not returned, and `ef` counts the others.
     matching : int, optional
         Number of allowed rows; counted when not given.
-    slack : (3, n) float32 array, optional
+    slack : (4, n) float32 array, optional
         Bounds the walk: while the k-th best squared distance of the inner space is at most
         ``slack[0, i]`` (the last i: whatever it is), nodes within ``slack[1, i]`` times it are
-        expanded, `ef` of them at most are waiting; ``slack[2, i]`` times where the filter hides
-        around the query about the share that it hides of all rows.
+        expanded, `ef` of them at most are waiting; ``slack[3, i]`` times where of the rows around
+        the query about the same share passes as of all, and ``slack[2, i]`` half-way.
     barred : (nq,) int64 array, optional
         For each query a row that the walk behaves as if it were not there, -1 for none.
     scan : bool
@@ -175,7 +178,9 @@ def search(
     else:
         workers.run(task, len(parts))
     rows, distances, tally = out
-    return Found(rows, distances, tally[:, :-1].sum(axis=0), tally[:, -1], bool(done.all()))
+    return Found(
+        rows, distances, tally[:, :-1].sum(axis=0), tally[:, 0], tally[:, -1], bool(done.all())
+    )  # fmt: skip
 
 
 class Bound:
@@ -305,7 +310,7 @@ def _call_of(
         if allowed is not None:
             if matching is None:
                 matching = int(np.bitwise_count(allowed).sum())
-            octaves = round(2 * math.log2(graph.rows / max(matching, 1)))
+            octaves = round(_PARTS * math.log2(graph.rows / max(matching, 1)))
     wanted = (k, ef, allowed is None, knobs, mode, octaves, bounded)
     call = graph.calls.get(wanted)
     if call is None:
@@ -318,14 +323,14 @@ def _call(
 ) -> NDArray[np.int64]:
     """The numbers that :data:`vecdb.graph.traverse.CALL` names.
 
-    `octaves` says twice how often the allowed rows have to be doubled to make all: there are
-    ``2 ** (octaves / 2) - 1`` stones for each.
+    `octaves` says how often the allowed rows have to be doubled to make all, in parts of
+    :data:`_PARTS`: there are ``2 ** (octaves / _PARTS) - 1`` stones for each.
     """
     if k < 1:
         raise ArgumentError(describe("k", expected="an integer >= 1", got=k, fix="ask for a hit"))
     ef = max(ef, k)
     pool = max(min(ef, rows), min(k + SPARE, rows)) + 7 & ~7
-    stones = 0.0 if every else 2 ** (octaves / 2) - 1
+    stones = 0.0 if every else 2 ** (octaves / _PARTS) - 1
     places = min(max(64, int(pool * stones)), _MAX_STONES) + 7 & ~7
     keep = width = pool
     if mode != WALK:

@@ -11,7 +11,11 @@ A bounded walk ends when the nearest node left is further than `slack` times the
 easy queries end early, hard ones go on: at equal recall 44 hops against 67 (text), 33 against 38
 (Fashion), 100 against 128 (GloVe). `slack` depends on the k-th distance itself, see
 :mod:`vecdb.graph.calibrate`, and on what the filter does around the query: of rows that pass at
-random fewer slack is needed, for more nodes lie between the k-th and the bound.
+random fewer slack is needed, for more nodes lie between the k-th and the bound. The share that
+passes there is that of the k among all that are nearer than the k-th: about that of the whole
+graph, or all (a filter that favours the neighbourhood), or the root of it, whichever is nearest in
+the logarithm. Below a third of it the filter hides what is there, and the slack is that of no
+filter.
 """
 
 from __future__ import annotations
@@ -33,7 +37,8 @@ from vecdb.quant.record import FLOAT_DIMS, record_bytes, record_distance
 
 __all__ = ["RATIO_UNIT", "scan_records", "walk_selective"]
 
-DENSE, SCATTERED = 1, 2  # lines of a table of slacks, below the distances they hold for
+DENSE, MIDDLE, SCATTERED = 1, 2, 3  # lines of a table of slacks, below the distances they hold for
+SPARSER = 3  # times fewer rows than elsewhere pass where a filter hides the neighbourhood
 RATIO_UNIT = 64  # stones for an allowed node are counted in parts of one
 _FIRST = 16  # stones on the way to the first allowed nodes
 _SEEDS = 128  # allowed rows looked at when the walk comes by too few
@@ -61,11 +66,12 @@ def bound_of(slack, line, key):
     return make_key(slack[line, place] * distance, 0)
 
 
-@jit("b1(i8[::1], i8, i8)", inline=True)
-def scattered(stones, expected, key):
-    """Whether about as many stones as expected, half to twice, are nearer than the k-th best."""
-    least, most = 8 + (expected >> 1), min(8 + 2 * expected, len(stones) - 1)
-    return least < most and stones[least] < key <= stones[most]
+@jit("i8(i8[::1], i8, i8, i8, i8)", inline=True)
+def line_of(stones, few, some, many, key):
+    """The line of the table of slacks for the number of stones that are nearer than the k-th."""
+    if key <= stones[8 + few] or stones[min(8 + many, len(stones) - 1)] < key:
+        return DENSE
+    return MIDDLE if key <= stones[8 + some] else SCATTERED
 
 
 @jit(f"UniTuple(i8, 2)(i8, i8, i8, i8, i8, {_BYTES}, i8, i8, i8, b1, i8, i8[::1], i8, i8, i8)")
@@ -168,7 +174,10 @@ def walk_selective(
     position = place = hops = stepped = 0
     seeded = every
     width = call[12]
-    expected = k * ratio // RATIO_UNIT
+    around = 1 + np.float32(ratio) / np.float32(RATIO_UNIT)  # nodes for an allowed one
+    few = min(np.int64(k * (around**0.25 - 1)), size - 1)
+    some = min(np.int64(k * (around**0.75 - 1)), size - 1)
+    many = np.int64(k * (SPARSER * around - 1))
     while True:
         position = pool_next(keys, room(inside, width), position & ~7) if position >= 0 else -1
         place = pool_next(spare, room(outside, size), place & ~7) if place >= 0 else -1
@@ -212,7 +221,7 @@ def walk_selective(
                 pool_insert(nearest, room(found, keep), key)
                 found = min(found + 1, keep)
             if slack.shape[1] and found >= k:
-                line = SCATTERED if scattered(stones, expected, best[7 + k]) else DENSE
+                line = line_of(stones, few, some, many, best[7 + k]) if ratio else SCATTERED
                 bound = bound_of(slack, line, best[7 + k])
                 width = ef
         if local and bits:
