@@ -10,8 +10,9 @@ library whose recall@10 is at least .95. ``target`` is vecdb asked for `target_r
 its own exact scan of the float32 rows that pass; ``x_rival`` and ``x_scan`` say how many times as
 fast as the best rival and as that scan the better of ``vecdb`` and ``target`` is; ``unfiltered``
 lines say what share of its QPS without a filter a library keeps under one that passes 99 %, at the
-same beam. Long runs can be split by kind and by library (some rivals need an environment of their own): ``best`` and the plot
-(:mod:`bench.filter_plot`) look at all reports of the set in ``bench/out``.
+same beam. Long runs can be split by kind and by library (some rivals need an environment of their
+own): ``best``, ``unfiltered`` and the plot (:mod:`bench.filter_plot`) look at all reports of the
+set in ``bench/out``.
 With ``--keep`` indexes are kept in a folder and used again; ``--rows`` takes the first rows alone;
 ``--seconds`` is what one library may take for one beam of one filter.
 
@@ -55,7 +56,8 @@ def main() -> None:
     for kind in KINDS:
         for share in SHARES:
             report.line(**summary(points, kind, share))
-        report.line(unfiltered=kind, share=SHARES[-2], x_unfiltered=against_unfiltered(points, kind))
+        kept = against_unfiltered(points, kind)
+        report.line(unfiltered=kind, share=SHARES[-2], x_unfiltered=kept)
     plot(points, OUT / f"{stem}.png", rows.data.name)
 
 
