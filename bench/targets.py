@@ -8,7 +8,8 @@ kind       filter                                   queries
 random     ``dice < share``, a random column        all of the set
 favoured   ``rank < share``, the order of the rows  the 40 nearest to the anchor: their
            by distance from a row, the anchor       neighbourhood passes
-excluded   the same                                 the 40 furthest from it: theirs does not
+excluded   the same                                 40 of the half that is further from it: theirs
+                                                    does not, unless most rows pass
 ========== ======================================== ============================================
 
 The last two are asked for 12 anchors, for some regions are harder than others. A line is one target
@@ -60,7 +61,8 @@ def filters_of(data: Dataset) -> tuple[dict[str, npt.NDArray[Any]], dict[str, As
         columns[name] = ranked(data, anchor)
         order = np.argsort(distances(data, anchor, data.test), kind="stable")
         asked["favoured"].append((name, data.test[order[:SOME]]))
-        asked["excluded"].append((name, data.test[order[-SOME:]]))
+        further = rng.permutation(order[len(order) // 2 :])
+        asked["excluded"].append((name, data.test[further[:SOME]]))
     return columns, asked
 
 

@@ -94,7 +94,8 @@ class Reading:
         group_by : str, optional
             Return the best row of each of the `k` nearest groups of rows that agree in this column.
         after : Hits or ids, optional
-            The page before: its rows, and those of the pages before it, do not come again.
+            The page before: its rows, and those of the pages before it, do not come again; nor do
+            their groups, with `group_by`.
         query_id : id, optional
             Search by the vector of this row, instead of `query`; the row itself is no hit.
 

@@ -59,10 +59,7 @@ def test_a_radius_cuts_the_answer_and_k_none_gives_all_within(collection: Any) -
 
 
 def test_groups_give_the_best_row_of_each(collection: Any) -> None:
-    order, _ = nearest()
-    best: dict[Any, int] = {}
-    for row in order:
-        best.setdefault(None if row == 5 else YEARS[row], row)
+    best = best_of_groups()
     hits = collection.search(QUERY, k=12, group_by="year", select="year")
     assert hits.ids.tolist() == list(best.values())[:12]
     every = collection.search(QUERY, k=100, group_by="year")
@@ -70,6 +67,35 @@ def test_groups_give_the_best_row_of_each(collection: Any) -> None:
     batch = collection.search(np.stack([QUERY, -QUERY]), k=12, group_by="year")
     assert batch.ids[0].tolist() == hits.ids.tolist()
     assert every.plan.computed > len(collection)  # all rounds are in the account
+
+
+def best_of_groups(query: Any = QUERY) -> dict[Any, int]:
+    """The nearest live row of each year, nearest first."""
+    best: dict[Any, int] = {}
+    for row in nearest(query)[0]:
+        best.setdefault(None if row == 5 else YEARS[row], row)
+    return best
+
+
+def test_all_groups_within_a_radius_are_found(collection: Any) -> None:
+    best, (_, distances) = list(best_of_groups().values()), nearest()
+    radius = float(distances[best[8]] + distances[best[9]]) / 2
+    assert collection.search(QUERY, k=None, radius=radius, group_by="year").ids.tolist() == best[:9]
+    both = np.stack([QUERY, QUERY + 100])
+    batch = collection.search(both, k=None, radius=radius, group_by="year")
+    assert batch.counts.tolist() == [9, 0]
+    assert batch.ids[0].tolist() == best[:9]
+    none = collection.search(both, k=None, radius=-1.0, group_by="year")
+    assert none.counts.tolist() == [0, 0]
+
+
+def test_pages_of_groups_neither_repeat_nor_skip_a_group(collection: Any) -> None:
+    best = list(best_of_groups().values())
+    page, seen = collection.search(QUERY, k=7, group_by="year"), []
+    while len(page):
+        seen += page.ids.tolist()
+        page = collection.search(QUERY, k=7, group_by="year", after=page)
+    assert seen == best
 
 
 def test_pages_neither_repeat_nor_skip(collection: Any) -> None:

@@ -197,6 +197,8 @@ def test_where_no_row_passes_nothing_is_measured_and_nothing_raised(collection: 
     found = collection.recall(**none)
     assert np.isnan(found.recall)
     assert (found.low, found.high, found.queries) == (0, 1, 0)
+    own = collection.recall(queries=VECTORS[:3], **none)
+    assert np.isnan(own.recall)
     graph = collection.knn_graph(3, **none)
     assert (len(graph.ids), graph.indptr.tolist(), len(graph.indices)) == (0, [0], 0)
     assert len(collection.near_duplicates(9.0, **none)) == 0

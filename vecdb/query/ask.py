@@ -106,7 +106,10 @@ def ask(
 def answer(snapshot: Snapshot, question: Question, workers: Workers) -> Answer:
     """Search for what was asked."""
     if question.group_by is not None:
-        return growing.search_groups(snapshot, question.request, workers, question.group_by)
+        return growing.search_groups(
+            snapshot, question.request, workers, question.group_by,
+            everything=question.everything, before=question.before,
+        )  # fmt: skip
     if question.everything:
         return growing.search_within(snapshot, question.request, workers)
     return execute.search(snapshot, question.request, workers)

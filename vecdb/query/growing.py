@@ -25,10 +25,13 @@ if TYPE_CHECKING:
     from vecdb.store import Snapshot
     from vecdb.workers import Workers
 
+    _Rows = tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]  # parts and rows in them
+
 __all__ = ["search_groups", "search_within"]
 
 _FIRST = 64  # neighbours asked for in the first round of a radius search
 _FACTOR = 4
+_NONE = np.empty(0, np.int32), np.empty(0, np.int64)
 
 
 def search_within(snapshot: Snapshot, request: Request, workers: Workers) -> Answer:
@@ -43,10 +46,19 @@ def search_within(snapshot: Snapshot, request: Request, workers: Workers) -> Ans
     return _columns(answer, width)
 
 
-def search_groups(snapshot: Snapshot, request: Request, workers: Workers, column: str) -> Answer:
+def search_groups(
+    snapshot: Snapshot,
+    request: Request,
+    workers: Workers,
+    column: str,
+    *,
+    everything: bool = False,
+    before: npt.NDArray[Any] | None = None,
+) -> Answer:
     """The best row of each of the `k` nearest groups: rows that agree in `column`.
 
-    Rows without a value are one group of their own.
+    Rows without a value are one group of their own. With `everything` it is all groups within the
+    radius, whatever `k`; groups of the ids in `before` are left out.
 
     Raises
     ------
@@ -54,20 +66,25 @@ def search_groups(snapshot: Snapshot, request: Request, workers: Workers, column
         There is no such column, or it holds lists.
     """
     _check_column(snapshot, column)
+    ids = np.empty(0, np.int64) if before is None else before
+    earlier = _known(*snapshot.find(ids)) if len(ids) else _NONE
     picked: list[npt.NDArray[np.int64]] = []
 
     def enough(answer: Answer) -> bool:
-        groups = _groups(snapshot, answer, column)
-        picked[:] = [_firsts(row, request.k) for row in groups]
+        groups = _groups(snapshot, answer, column, earlier)
+        picked[:] = [_firsts(row, None if everything else request.k) for row in groups]
+        if everything:
+            return bool((answer.rows[:, -1] < 0).all())
         return all(len(found) == request.k for found in picked)
 
-    first = dataclasses.replace(request, k=_FACTOR * request.k)
-    answer = _grow(snapshot, first, workers, enough)
+    first = _FIRST if everything else _FACTOR * (request.k + len(ids))
+    answer = _grow(snapshot, dataclasses.replace(request, k=first), workers, enough)
     enough(answer)
-    places = np.full((len(picked), request.k), answer.rows.shape[1], np.int64)
+    width = max(1, *map(len, picked)) if everything and picked else request.k
+    places = np.full((len(picked), width), answer.rows.shape[1], np.int64)
     for query, found in enumerate(picked):
         places[query, : len(found)] = found
-    return _columns(answer, request.k, places)
+    return _columns(answer, width, places)
 
 
 def _grow(
@@ -102,18 +119,30 @@ def _columns(answer: Answer, width: int, places: npt.NDArray[np.int64] | None = 
     )
 
 
-def _groups(snapshot: Snapshot, answer: Answer, column: str) -> npt.NDArray[np.int64]:
-    """The number of each hit's group, -1 where there is no hit; shape as the answer's rows."""
+def _groups(
+    snapshot: Snapshot, answer: Answer, column: str, earlier: _Rows
+) -> npt.NDArray[np.int64]:
+    """The number of each hit's group, shape as the answer's rows; -1 where there is no hit, or an
+    earlier row is of its group."""
     there = answer.rows >= 0
-    values = gather(snapshot, answer.parts[there], answer.rows[there], [column]).column(column)
+    parts = np.concatenate([earlier[0], answer.parts[there]])
+    rows = np.concatenate([earlier[1], answer.rows[there]])
+    values = gather(snapshot, parts, rows, [column]).column(column)
     codes: Any = values.combine_chunks().dictionary_encode(null_encoding="encode")
+    numbers = codes.indices.to_numpy()
+    known, own = np.split(numbers, [len(earlier[0])])
     groups = np.full(answer.rows.shape, -1, np.int64)
-    groups[there] = codes.indices.to_numpy()
+    groups[there] = np.where(np.isin(own, known), -1, own)
     return groups
 
 
-def _firsts(groups: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:
-    """Places of the first hit of each of the first k groups, best first."""
+def _known(parts: npt.NDArray[np.int32], rows: npt.NDArray[np.int64]) -> _Rows:
+    """Those of the rows that are there."""
+    return parts[parts >= 0], rows[parts >= 0]
+
+
+def _firsts(groups: npt.NDArray[np.int64], k: int | None) -> npt.NDArray[np.int64]:
+    """Places of the first hit of each of the first k groups, or of all, best first."""
     numbers, places = np.unique(groups, return_index=True)
     return np.sort(places[numbers >= 0])[:k]
 

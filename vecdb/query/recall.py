@@ -35,7 +35,7 @@ _TIMED = 50  # queries that are timed one by one
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recall:
-    """Measured recall at k; NaN where there was no query to measure it with.
+    """Measured recall at k; NaN where there was no query, or no row, to measure it with.
 
     Attributes
     ----------
@@ -95,7 +95,8 @@ def measure(
         as no hit of its own.
     """
     k = request.k
-    if not len(request.queries):  # an empty collection, or a filter that nothing passes
+    passing = live(snapshot) if request.allowed is None else request.allowed
+    if not len(request.queries) or not any(part.count for part in passing):
         nothing = float("nan")
         return Recall(nothing, 0, 1, k, 0, nothing, nothing, nothing, nothing, itself is not None)
     wider = dataclasses.replace(request, k=k + 1) if itself is not None else request
