@@ -30,7 +30,7 @@ _MATCH = {
     "endswith": "ends_with",
     "contains": "match_substring",
 }
-_FEW = 8  # values that are compared one by one: 60 us each for a million int32
+_FEW = 8  # values that are compared one by one: faster than a table, which is gathered from
 
 
 def leaf_test(leaf: Compare | IsIn | Match | Has, data: ColumnData | Ids) -> Test:
@@ -147,7 +147,7 @@ def _text(leaf: Compare | IsIn | Match, data: Texts) -> Test:
     passing = np.flatnonzero(table)
     if len(passing) in (0, len(table)):
         return constant(len(passing) > 0)
-    if len(passing) <= _FEW:  # .1 ms each for a million codes, .8 ms for the table
+    if len(passing) <= _FEW:
         return any_test([_is_code(codes, code) for code in passing.astype(codes.dtype)])
     return lambda start, stop: table.take(codes[start:stop], mode="clip")
 

@@ -25,6 +25,8 @@ __all__ = ["METRICS", "flat", "pool_key", "query_norm", "rescore", "scan"]
 
 _BYTES = "Array(u1, 1, 'C', readonly=True)"
 _CHUNK = 1 << 16  # rows times queries in a call of the kernel; the clock is looked at between calls
+_TIMED_BYTES = 4 << 20  # of rows in a call under a deadline, and less for many queries: about 1 ms
+_FEW = 4  # queries that are compared with a row in the time that it takes to read it
 _QUERIES = 64  # queries in one task: their pools and a block of rows stay in the second level
 _SPLIT_BYTES = 4 << 20  # of rows worth a thread of their own: 0.3 ms of work, 45 us of hand-over
 _NONE = np.zeros(0, np.uint8)
@@ -168,7 +170,8 @@ def scan(
         scratch = np.empty(step if codes is None else 3 * _CODED, np.int64)
         chunk = _CHUNK
         if deadline_ns:
-            chunk = max(1024, _CHUNK // max(1, len(asked[1])))
+            bytes_a_row = vectors.strides[0] * max(1, len(asked[1]) // _FEW) if n else 1
+            chunk = max(64, min(_CHUNK, _TIMED_BYTES // bytes_a_row))
         for start in range(edges[part], edges[part + 1], chunk):
             if deadline_ns and time.monotonic_ns() > deadline_ns:
                 done[i] = False

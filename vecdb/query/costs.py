@@ -1,7 +1,7 @@
 """What a scanned row and a step on the graph cost on this machine, measured once per segment.
 
 Both change with the processor, the dimensions and the load by more than a table could hold.
-Measuring takes 2 ms, at the first search that has a choice.
+They are measured at the first search that has a choice.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Costs", "costs_of"]
 
-_ROWS = 1024  # of one measured scan, in a run: 4096 from all over took 26 to 130 ms to map
+_ROWS = 1024  # of one measured scan, in a run: rows from all over would all have to be mapped in
 _CACHED_BYTES = 8 << 20  # rows that take no more stay in the cache from search to search
-_MEMORY = 3.0  # times a record from the cache: 45 against 15 ns (384 dims), 55 against 20 (784)
+_MEMORY = 3.0  # times as long as a record from the cache takes one from memory
 _RUNS = 5
 _BEAM = 64
 _POOL = 1500.0  # nodes at which keeping the pool in order costs as much as a step itself

@@ -1,11 +1,11 @@
 """The short way for the commonest search: one query, with or without a filter.
 
-What a search needs beside its query is prepared once for a snapshot and filter (20 us): what each
-part is asked, and what the plan says. The answer and the plan are those of
-:func:`vecdb.query.execute.search`; what is left out is the arrays of batches, some 25 us of Python
-beside a walk of 10 to 100 us, and as much beside the scan of a memtable. Queries of several threads
-are not gathered into one kernel call: a thread that waits in a queue changes hands with the
-interpreter once more, which cost more.
+What a search needs beside its query is prepared once for a snapshot and filter: what each part is
+asked, and what the plan says. The answer and the plan are those of
+:func:`vecdb.query.execute.search`; what is left out is the arrays of batches, whose Python would
+cost about as much as the walk (``python -m bench.overhead`` prints what remains). Queries of
+several threads are not gathered into one kernel call: a thread that waits in a queue changes hands
+with the interpreter once more.
 """
 
 from __future__ import annotations
