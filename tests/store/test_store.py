@@ -7,6 +7,7 @@ import os
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from vecdb.errors import (
     SchemaError,
 )
 from vecdb.schema import Schema
+from vecdb.segment import Segment
 from vecdb.store import Store, memtable, writer
 from vecdb.store.commit import new_segment
 
@@ -465,6 +467,17 @@ def test_verify_full_names_the_file_with_a_changed_vector(lab: Any) -> None:
     reader.close()
     with pytest.raises(CorruptionError, match=path.name):
         lab.open(verify="full")
+
+
+def test_a_full_check_that_is_interrupted_leaves_the_store_closed(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.segments(10).close()
+    with monkeypatch.context() as patched:
+        patched.setattr(Segment, "verify_rows", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            lab.open("w", verify="full")
+    lab.open("w").close()  # a handle that is open still would have the lock
 
 
 def test_a_forked_child_reads_but_never_writes(lab: Any) -> None:

@@ -150,8 +150,10 @@ class Segment:
         arrays = []
         for name in names:
             column = self._cache.get(f"column {name}")
-            if column is None and self._is_worth_opening(name, len(rows)):
-                column = self.column(name)
+            if column is None:
+                takes = self._cache[f"takes {name}"] = self._cache.get(f"takes {name}", 0) + 1
+                if self._is_worth_opening(name, len(rows), takes):
+                    column = self.column(name)
             if column is None:
                 position, kind = self._stored()[name], self.columns.field(name).type
                 column = self._loose(name, position, kind)
@@ -287,15 +289,14 @@ class Segment:
             return nulls(self.rows, kind)
         return open_column(self._file, position, kind, self.rows)
 
-    def _is_worth_opening(self, name: str, rows: int) -> bool:
-        """Whether to open a column whole to take some rows of it: that pays for many rows, and for
-        few that are asked for again and again."""
+    def _is_worth_opening(self, name: str, rows: int, takes: int) -> bool:
+        """Whether to open a column whole to take so many rows of it, for the so-manieth time: that
+        pays for many rows, and for few that are asked for again and again."""
         import pyarrow as pa
 
         position = self._stored().get(name)
         if position is None or pa.types.is_list(self.columns.field(name).type):
             return True
-        takes = self._cache[f"takes {name}"] = self._cache.get(f"takes {name}", 0) + 1
         if rows * SCARCE > self.rows:
             return True
         sections = self._file.sections.items()
