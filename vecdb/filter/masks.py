@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Allowed", "Passing", "allowed", "allowed_by", "live", "without"]
 
 _ZERO = np.uint8(0)
-_ANY_ID = (0, 2**63 - 1)
 CACHE_BYTES = 256 << 20  # of masks and codes, in this process
 _ENTRY_BYTES = 1024  # of an entry itself and of what searches prepare under it
 
@@ -43,7 +42,8 @@ class Allowed:
     Attributes
     ----------
     bits : ndarray or None
-        uint8 bitmap, LSB first, padded to 8 bytes; None when every row is allowed.
+        uint8 bitmap, LSB first, padded to 8 bytes (longer where no row is allowed); None when every
+        row is.
     count : int
         Number of allowed rows.
     """
@@ -73,7 +73,7 @@ class Passing(list[Allowed]):
 
 def live(snapshot: Snapshot) -> Passing:
     """For each part the rows that are not deleted."""
-    return Passing(Allowed(part.live, part.live_rows) for part in snapshot.parts)
+    return Passing([Allowed(part.live, part.live_rows) for part in snapshot.parts])
 
 
 def allowed(where: Any, snapshot: Snapshot, params: Params = None, deadline_ns: int = 0) -> Passing:
@@ -98,9 +98,9 @@ def allowed_by(expr: Expr, snapshot: Snapshot, deadline_ns: int = 0) -> Passing:
         return known
     textual = snapshot.schema.ids == "string"
     some, every = _by_ids(expr, snapshot)
-    most = max((part.data.rows for part in snapshot.parts), default=0)
-    nothing = np.broadcast_to(_ZERO, bitmap.nbytes(most))  # one view for all
-    empty = [Allowed(nothing[: bitmap.nbytes(part.data.rows)], 0) for part in snapshot.parts]
+    most = max([part.data.rows for part in snapshot.parts], default=0)
+    nothing = Allowed(np.broadcast_to(_ZERO, bitmap.nbytes(most)), 0)  # one for all parts
+    empty = [nothing] * len(snapshot.parts)
     found = Passing(empty)
     try:
         for i, part in enumerate(snapshot.parts):
@@ -138,9 +138,7 @@ def _by_ids(expr: Expr, snapshot: Snapshot) -> tuple[list[bool], list[bool]]:
     """
     import pyarrow as pa
 
-    parts = snapshot.parts
-    bounds = [part.bounds or _ANY_ID for part in parts]
-    lows, highs = np.array(bounds, np.int64).reshape(-1, 2).T
+    parts, (lows, highs) = snapshot.parts, snapshot.id_bounds
     ids = Stats(BlockStats(lows, highs, np.zeros(len(parts), np.uint16)), pa.int64())
     usable = snapshot.schema.ids == "int64"
     zones = judge(

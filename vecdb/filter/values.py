@@ -112,8 +112,8 @@ def interval(op: str, value: Any, data_type: pa.DataType) -> Interval:
         value = Fraction(value, _NANOSECONDS[data_type.unit])  # type: ignore[attr-defined]
         low, high = -(2**63), 2**63 - 1
     else:
-        info = np.iinfo(np.dtype(str(data_type)))
-        low, high = int(info.min), int(info.max)
+        bits, signed = data_type.bit_width, str(data_type).startswith("int")
+        low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
     value = min(max(value, low - 1), high + 1)  # also brings infinities into reach
     match op:
         case "==":

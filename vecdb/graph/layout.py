@@ -83,21 +83,17 @@ class Graph:
         self.fixed = np.concatenate([flat(arrays[name]) for name in ("mean", "scales", "matrix")])
         self.units = np.array([meta[name] for name in ("add_unit", "res_unit", "radius")], "f4")
         self._source: tuple[Any, int, int, int] = (None, -1, 0, 0)
-        self._shapes = [np.array(self._shape(half), np.int64) for half in (0, 1)]
 
-    def _shape(self, half: int) -> tuple[int, ...]:
-        """The numbers that :data:`vecdb.graph.traverse.SHAPE` names."""
-        return (
+    def shape(self, half: bool) -> NDArray[np.int64]:
+        """The numbers that :data:`vecdb.graph.traverse.SHAPE` names, for float16 rows or float32
+        ones."""
+        return np.array([
             METRICS[self.meta["metric"]], half, self.dim, self.inner, self.stride, self.record,
             self.blocks, self.meta["dims"], self.meta["bits"], self.meta["entry"],
             self.meta["levels"],
-            *(self.arrays[f"upper_{what}"].ctypes.data for what in ("rows", "links", "records")),
+            *[self.arrays[f"upper_{what}"].ctypes.data for what in ("rows", "links", "records")],
             *self._source[1:],
-        )  # fmt: skip
-
-    def shape(self, half: bool) -> NDArray[np.int64]:
-        """The graph's numbers as the kernel takes them, for float16 rows or float32 ones."""
-        return self._shapes[half]
+        ], np.int64)  # fmt: skip
 
     def read_rows_from(self, owner: object, descriptor: int, offset: int, flags: int = 0) -> None:
         """From now on searches read the raw rows that they rescore from a file, past the mapping.
@@ -106,7 +102,6 @@ class Graph:
         as long as `owner` is there; `flags` are those of preadv2(2).
         """
         self._source = owner, descriptor, offset, flags
-        self._shapes = [np.array(self._shape(half), np.int64) for half in (0, 1)]
         self.bound = None
 
     @property

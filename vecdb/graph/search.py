@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vecdb.errors import ArgumentError, describe
 from vecdb.graph.layout import Graph
 from vecdb.graph.selective import RATIO_UNIT
-from vecdb.graph.traverse import SCAN, SELECTIVE, SPARE, WALK, search_bound, settled
+from vecdb.graph.traverse import CALL, SCAN, SELECTIVE, SHAPE, SPARE, WALK, search_bound, settled
 from vecdb.graph.visited import HASHED_ROWS, flags, table_bytes, tables
 from vecdb.kernels.scan import flat
 from vecdb.workers import Workers
@@ -344,3 +344,15 @@ def _call(
         [k, pool, keep, every, knobs.prefetch, knobs.pruning, knobs.codes, hashed, ef, mode, places,
          int(RATIO_UNIT * stones), width, knobs.lazy], np.int64,
     )  # fmt: skip
+
+
+def _rehearse() -> None:
+    """A search for nothing, at import: numba settles with the first call how arrays of such types
+    are handed over, half a millisecond that the first query would wait for."""
+    few = np.ones(max(len(SHAPE), len(CALL)), np.int64)
+    none, units = _NO_BITMAP, np.ones(3, np.float32)
+    state = settled(none, none, none, few, units, few, none, _NO_SLACK)
+    search_bound(state, np.empty((0, 1), np.float32), _NONE_BARRED, none, *_results(0, 1))
+
+
+_rehearse()

@@ -38,3 +38,7 @@ else:
         for i in range(len(addresses)):
             found[i] = _digest(addresses[i], lengths[i])
         return found
+
+
+# numba settles with the first call how such arrays are handed over: not while a search waits
+digests(np.empty(0, np.int64), np.empty(0, np.int64))

@@ -66,21 +66,20 @@ def gather(
     load("pyarrow")
     import pyarrow as pa
 
-    order = np.argsort(parts, kind="stable")
-    used, starts = np.unique(parts[order], return_index=True)
-    bounds = [*starts.tolist(), len(parts)]
-    tables = [
-        _take(snapshot, snapshot.parts[part], rows[order[bounds[i] : bounds[i + 1]]], names)
-        for i, part in enumerate(used.tolist())
-    ]
-    if not tables:
+    used = sorted(set(parts.tolist()))
+    if not used:
         return empty_table(snapshot.schema, names)
-    table = pa.concat_tables(tables)
-    if len(tables) == 1:
-        return table
+    if len(used) == 1:
+        return _take(snapshot, snapshot.parts[used[0]], rows, names)
+    order = np.argsort(parts, kind="stable")
+    starts = np.searchsorted(parts[order], used)
+    tables = [
+        _take(snapshot, snapshot.parts[part], rows[mine], names)
+        for part, mine in zip(used, np.split(order, starts[1:]), strict=True)
+    ]
     inverse = np.empty(len(order), np.int64)
     inverse[order] = np.arange(len(order))
-    return table.take(numbers(inverse))
+    return pa.concat_tables(tables).take(numbers(inverse))
 
 
 def ids(
@@ -154,7 +153,8 @@ def _take(
     import pyarrow as pa
 
     data = part.data
-    taken = iter(data.take([name for name in names if name != "vector"], rows))
+    stored = [name for name in names if name != "vector"]
+    taken = iter(data.take(stored, rows) if stored else ())
     arrays: list[Any] = [_ids(data.ids.get(rows))]
     for name in names:
         arrays.append(_vectors(data.vectors[rows]) if name == "vector" else next(taken))

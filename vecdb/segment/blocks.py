@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Blocks"]
 
 _DENSE = 8  # one block wanted in so many, and all are hashed: no later row asks for one again
-_STEP = 64 << 20  # bytes hashed in one call, which no signal interrupts
+_STEP = 64  # blocks hashed in one call, which no signal interrupts
 _SAMPLE = 4  # blocks looked for in memory before all are
 
 Wanted = Sequence[tuple["Section", "npt.NDArray[np.int64]"]]
@@ -84,18 +84,6 @@ class Blocks:
             self._remember(section, blocks)
         return None
 
-    def scan(self, section: Section, start: int, stop: int) -> list[int]:
-        """Hash the blocks from `start` to `stop`, remembered or not; returns the changed ones."""
-        bad: list[int] = []
-        step = max(_STEP // section.block, 1)
-        for first in range(start, stop, step):
-            blocks = np.arange(first, min(first + step, stop))
-            found = self.changed([(section, blocks)])
-            bad += found[1] if found is not None else []
-        if (start, stop) == (0, section.blocks) and not bad:
-            self._whole.add(section.name)
-        return bad
-
     def stored(self, section: Section) -> npt.NDArray[np.uint64] | None:
         """The hashes of a section's blocks, themselves hashed; None when they have changed."""
         stored = self._stored.get(section.name)
@@ -118,17 +106,18 @@ class Blocks:
     def _digests(
         self, places: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.uint64]:
-        if not len(places):
-            return np.empty(0, np.uint64)
-        sample = places[:: -(-len(places) // _SAMPLE)]
-        if not all(map(self._mapping.in_memory, sample.tolist())):
-            self._fetch(places, lengths)
         find: Callable[..., Any] = reference.digests
         if kernels.ready():
             from vecdb.kernels import hashing
 
             find = hashing.digests
-        found: npt.NDArray[np.uint64] = find(places + self._mapping.address, lengths)
+        found = np.empty(len(places), np.uint64)
+        for start in range(0, len(places), _STEP):
+            step = slice(start, start + _STEP)
+            sample = places[step][:: -(-len(places[step]) // _SAMPLE)]
+            if not all(map(self._mapping.in_memory, sample.tolist())):
+                self._fetch(places[step], lengths[step])
+            found[step] = find(places[step] + self._mapping.address, lengths[step])
         return found
 
     def _fetch(self, places: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> None:

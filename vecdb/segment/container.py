@@ -210,10 +210,10 @@ class Container:
         found: npt.NDArray[Any] = whole[places]
         return found
 
-    def verify(self, name: str) -> None:
-        """Hash a section, once; raises CorruptionError when a byte has changed."""
-        if not self._blocks.whole(name):
-            self.verify_blocks(name, 0, self._section(name).blocks)
+    def verify(self, *names: str) -> None:
+        """Hash sections, each once; raises CorruptionError when a byte has changed."""
+        sections = [self._section(name) for name in names if not self._blocks.whole(name)]
+        self._hash([(section, np.arange(section.blocks)) for section in sections])
 
     def verified(self, name: str) -> bool:
         """Whether a section has been hashed whole."""
@@ -221,21 +221,18 @@ class Container:
 
     def verify_blocks(self, name: str, start: int, stop: int) -> None:
         """Hash some blocks of a section; raises CorruptionError when a byte has changed."""
-        section = self._section(name)
-        self.block_hashes(name)
-        self._refuse_changed(section, self._blocks.scan(section, start, stop))
+        self._hash([(self._section(name), np.arange(start, stop))])
 
     def _touch(self, wanted: Wanted) -> None:
         missing = [(section, self._blocks.missing(section, blocks)) for section, blocks in wanted]
-        missing = [(section, blocks) for section, blocks in missing if len(blocks)]
-        for section, _ in missing:
-            self.block_hashes(section.name)
-        changed = self._blocks.changed(missing) if missing else None
-        if changed is not None:
-            self._refuse_changed(*changed)
+        self._hash([(section, blocks) for section, blocks in missing if len(blocks)])
 
-    def _refuse_changed(self, section: f.Section, bad: list[int]) -> None:
-        if bad:
+    def _hash(self, wanted: Wanted) -> None:
+        for section, _ in wanted:
+            self.block_hashes(section.name)
+        changed = self._blocks.changed(wanted) if wanted else None
+        if changed is not None:
+            section, bad = changed
             first = section.offset + bad[0] * section.block
             raise self.damaged(
                 f"section {section.name!r} as it was written",
@@ -253,7 +250,8 @@ class Container:
         section = self._section(name)
         if self._blocks.stored(section) is None:
             return list(range(max(section.blocks, 1)))
-        return self._blocks.scan(section, 0, section.blocks)
+        changed = self._blocks.changed([(section, np.arange(section.blocks))])
+        return [] if changed is None else changed[1]
 
     def block_hashes(self, name: str) -> npt.NDArray[np.uint64]:
         """The hashes of a section's blocks, themselves hashed, without a look at the blocks."""

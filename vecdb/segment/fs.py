@@ -50,20 +50,17 @@ _HINTS = {
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-# calls that take a microsecond keep the interpreter: another thread would have to give it back
-_quick = ctypes.PyDLL(None, use_errno=True)
-_quick.mmap.restype = ctypes.c_void_p
-_quick.mmap.argtypes = [
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [
     ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long
 ]  # fmt: skip
-_quick.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_quick.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
+_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 def _mmap(fd: int, length: int) -> int:
     """Map a file read-only. Python's own mmap keeps a duplicate descriptor for each mapping."""
-    address = _quick.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
     if address is None or address == _MAP_FAILED:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -155,7 +152,7 @@ class Mapping:
         """Whether the page cache has the page of a byte; True where the system won't tell."""
         start = offset // mmap.PAGESIZE * mmap.PAGESIZE
         found = ctypes.c_ubyte(1)
-        _quick.mincore(self.address + start, 1, ctypes.byref(found))
+        _libc.mincore(self.address + start, 1, ctypes.byref(found))
         return bool(found.value & 1)
 
     def release(self, offset: int, length: int) -> None:
@@ -206,11 +203,9 @@ class Mapping:
         self._told = True
         _libc.madvise(self.address, self.length, advice)
 
-    def __del__(
-        self, _munmap: Any = _libc.munmap, _quick: Any = _quick.munmap, _close: Any = os.close
-    ) -> None:
+    def __del__(self, _munmap: Any = _libc.munmap, _close: Any = os.close) -> None:
         if self.length:
-            (_munmap if self._scattered else _quick)(self.address, self.length)
+            _munmap(self.address, self.length)
         if self.descriptor >= 0:
             _close(self.descriptor)
 

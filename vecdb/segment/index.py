@@ -55,7 +55,8 @@ _FITS = 0.75  # of memory, that files may have and still be there when they are 
 _SHARE = 0.25  # of memory, that indexes may have to be checked in the background
 
 _turn = threading.Lock()  # one check in the background at a time
-_lengths: dict[int, tuple[int, int]] = {}  # of the index files that are open, and their segments
+_lengths: dict[int, int] = {}  # of the index files that are open
+_with_rows: dict[int, int] = {}  # of each together with its segment
 
 
 def _after_fork() -> None:
@@ -90,10 +91,12 @@ class Index:
         self._dim = dim
         self._opened = False
         self._graph: Graph | None = None
-        _lengths[id(self)] = file.length, segment.length
+        _lengths[id(self)] = file.length
+        _with_rows[id(self)] = file.length + segment.length
 
-    def __del__(self, _lengths: dict[int, Any] = _lengths) -> None:
-        _lengths.pop(id(self), None)
+    def __del__(self, _known: tuple[dict[int, int], ...] = (_lengths, _with_rows)) -> None:
+        for known in _known:
+            known.pop(id(self), None)
 
     @property
     def graph(self) -> Graph | None:
@@ -144,7 +147,7 @@ class Index:
         mapping, vectors = self._segment.mapping, self._segment.sections.get("vectors")
         if mapping.descriptor < 0 or vectors is None:
             return
-        scarce = sum(map(sum, list(_lengths.values()))) > _FITS * usable_memory()
+        scarce = sum(list(_with_rows.values())) > _FITS * usable_memory()
         if scarce or graph.meta["bits"] == 0:
             descriptor, flags = mapping.reading(scarce)
             graph.read_rows_from(mapping, descriptor, vectors.offset, flags)
@@ -153,7 +156,7 @@ class Index:
         """Have the sections hashed that were too large to wait for."""
         file = self.file
         rest = [(n, s.blocks) for n, s in file.sections.items() if not file.verified(n)]
-        if rest and sum(n for n, _ in list(_lengths.values())) <= _SHARE * usable_memory():
+        if rest and sum(list(_lengths.values())) <= _SHARE * usable_memory():
             # threading.Thread would wait until the thread runs: up to 2 ms of the first search
             _thread.start_new_thread(_check, (weakref.ref(self), rest))
 
@@ -215,16 +218,18 @@ def open_graph(container: Container, rows: int, dim: int, *, verify: bool = Fals
     if meta.get("rows") != rows or not isinstance(described, dict) or not isinstance(facts, dict):
         raise container.damaged(f"an index of {rows} rows", f"{meta.get('rows')!r}"[:40])
     whole = verify or all(s.length <= HASHED_BYTES for s in container.sections.values())
-    limit = None if whole else _AT_ONCE
-    arrays = {name: _array(container, name, entry, limit) for name, entry in described.items()}
+    arrays = {name: _array(container, name, entry) for name, entry in described.items()}
+    container.verify(*[n for n, array in arrays.items() if whole or array.nbytes <= _AT_ONCE])
+    for name in arrays:
+        container.block_hashes(name)
     try:
         return Graph.from_arrays(arrays, facts, rows, dim, check_links=whole)
     except (ValueError, TypeError, KeyError) as error:
         raise container.damaged("a usable graph", str(error)[:200]) from None
 
 
-def _array(container: Container, name: str, entry: Any, limit: int | None) -> Any:
-    """A section, hashed when it has up to `limit` bytes."""
+def _array(container: Container, name: str, entry: Any) -> Any:
+    """A section, not hashed yet."""
     try:
         kind, shape = entry
         extents = tuple(int(extent) for extent in shape)
@@ -237,9 +242,4 @@ def _array(container: Container, name: str, entry: Any, limit: int | None) -> An
         or any(extent < 0 for extent in extents)
     ):
         raise container.damaged(f"dtype and shape of {name!r}", f"{entry!r}"[:80])
-    array = container.array(name, kind, extents, verify=False)
-    if limit is None or array.nbytes <= limit:
-        container.verify(name)
-    else:
-        container.block_hashes(name)
-    return array
+    return container.array(name, kind, extents, verify=False)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Background"]
 
 _log = logging.getLogger("vecdb")
-_SETTLE = 0.01  # seconds in which changes of the segments gather before the compactor looks
+_SETTLE = 0.1  # seconds in which changes of the segments gather before the compactor looks
 
 
 class Background:

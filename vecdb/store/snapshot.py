@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Part", "Snapshot"]
 
+_ANY_ID = (0, 2**63 - 1)
 _ROUTED = 8  # parts from which on id bounds are compared before any part is looked into
 
 
@@ -74,7 +75,10 @@ class Part:
         """This part with more rows deleted (each of them live now)."""
         if not len(rows):
             return self
-        live = bitmap.cleared(self.live, self.data.rows, rows)
+        if len(rows) == self.live_rows:
+            live = np.zeros(bitmap.nbytes(self.data.rows), np.uint8)
+        else:
+            live = bitmap.cleared(self.live, self.data.rows, rows)
         return Part(self.data, live, self.live_rows - len(rows), self.bounds)
 
 
@@ -106,7 +110,7 @@ class Snapshot:
     rows: int
     order: int
     memo: dict[Any, Any] = dataclasses.field(default_factory=dict)
-    _routes: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
+    _bounds: npt.NDArray[np.int64] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -114,31 +118,30 @@ class Snapshot:
             f"rows={self.rows}, parts={len(self.parts)})"
         )
 
+    @property
+    def id_bounds(self) -> npt.NDArray[np.int64]:
+        """(2, parts): the least and the greatest int64 id that each part may hold."""
+        if self._bounds is None:
+            flat = [bound for part in self.parts for bound in part.bounds or _ANY_ID]
+            self._bounds = np.array(flat, np.int64).reshape(-1, 2).T
+        return self._bounds
+
     def find(self, ids: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
         """Where each id is: its part's number (int32) and row (int64), -1 when not there."""
         part = np.full(len(ids), -1, np.int32)
         row = np.full(len(ids), -1, np.int64)
-        missing = np.arange(len(ids))
+        missing: Any = slice(None)
         for number in self._candidates(ids):
-            if not len(missing):
+            rows = self.parts[number].find(ids[missing])
+            part[missing] = np.where(rows >= 0, np.int32(number), np.int32(-1))
+            row[missing] = rows
+            if not len(missing := np.flatnonzero(row < 0)):
                 break
-            rows = self.parts[number].find(ids if len(missing) == len(ids) else ids[missing])
-            found = rows >= 0
-            if found.any():
-                part[missing[found]] = number
-                row[missing[found]] = rows[found]
-                missing = missing[~found]
         return part, row
 
     def _candidates(self, ids: npt.NDArray[Any]) -> Any:
         """Numbers of the parts that may hold one of the ids, newest first."""
         if len(self.parts) < _ROUTED or ids.dtype != np.int64 or not len(ids):
             return range(len(self.parts) - 1, -1, -1)
-        if self._routes is None:
-            bounds = [part.bounds or (0, 2**63 - 1) for part in self.parts]
-            self._routes = (
-                np.array([low for low, _ in bounds], np.int64),
-                np.array([high for _, high in bounds], np.int64),
-            )
-        lows, highs = self._routes
+        lows, highs = self.id_bounds
         return np.flatnonzero((lows <= ids.max()) & (highs >= ids.min()))[::-1]

@@ -109,7 +109,7 @@ class State:
         """Delete live rows that `seen`, the current snapshot, found; returns how many."""
         segments = list(self.segments)
         by_view = [m for m in self.memtables if m.rows]
-        for number in np.flatnonzero(np.bincount(parts + 1)[1:]).tolist():
+        for number in sorted(set(parts.tolist()) - {-1}):
             dead = rows[parts == number]
             if number < len(segments):
                 segments[number] = seen.parts[number].without(dead)

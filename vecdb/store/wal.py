@@ -30,6 +30,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,6 +53,7 @@ HEADER_SIZE = 64
 _HEADER = struct.Struct("<8sII16sQQQ")
 _RECORD = struct.Struct("<IIQB7x")
 _HASH = struct.Struct("<Q")
+_RANDOM = os.urandom(16)  # of this process: asking for more would hand the interpreter over
 _HASHED_TIMES = 16  # what a search for a later record may hash, in lengths of the tail
 _CHUNK = 1 << 20  # bytes read at a time: a record of one row has 2 kB
 RECORD_SIZE = _RECORD.size + _HASH.size
@@ -73,7 +75,7 @@ class WalWriter:
     ) -> None:
         self.number = number
         self.sequence = first - 1  # of the last record
-        self.salt = int.from_bytes(os.urandom(8), "little")
+        self.salt = xxhash.xxh3_64_intdigest(_RANDOM + _HASH.pack(time.time_ns()))
         self._file = directory.create(names.wal(number))
         head = _HEADER.pack(MAGIC, VERSION, skipped, store, number, self.salt, first)
         self._file.write(head + _HASH.pack(xxhash.xxh3_64_intdigest(head)))
