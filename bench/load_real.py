@@ -74,7 +74,7 @@ def copy_segments(path: Path, nbytes: int) -> int:
         return wanted * first.rows
     number, rows, entries = old.next_file, first.rows, [old.segments[0]]
     for copy in range(1, wanted):
-        file, _ = write_segment(
+        file = write_segment(
             directory,
             names.container(Kind.SEGMENT, number),
             Header(Kind.SEGMENT, old.uuid, number),

@@ -173,7 +173,7 @@ def _write(
 ) -> tuple[FileInfo, FileInfo]:
     """One segment with holes, and its index."""
     schema = old.schema
-    file, _ = write_segment(
+    file = write_segment(
         directory,
         names.container(Kind.SEGMENT, number),
         Header(Kind.SEGMENT, old.uuid, number),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from vecdb.segment.blocks import Wanted
-    from vecdb.segment.fs import Directory, Mapping
+    from vecdb.segment.fs import Directory
 
 __all__ = ["Container"]
 
@@ -46,19 +46,13 @@ class Container:
         kind: f.Kind,
         store: bytes,
         expected: f.FileInfo | None = None,
-        mapping: Mapping | None = None,
     ) -> None:
         self._folder = directory.path
         self.kind = kind
         self.name = name
-        if mapping is None:
-            self.mapping, header, end = directory.map(
-                name, f.HEADER.size, f.PAGE, keep=kind == f.Kind.SEGMENT
-            )
-        else:  # by who wrote the file
-            self.mapping, header = mapping, mapping.bytes(0, f.HEADER.size)
-            start = max(mapping.length - f.PAGE, 0)
-            end = mapping.bytes(start, mapping.length - start)
+        self.mapping, header, end = directory.map(
+            name, f.HEADER.size, f.PAGE, keep=kind == f.Kind.SEGMENT
+        )
         self.length = length = self.mapping.length
         if expected is not None and length != expected.length:
             raise self.damaged(f"{expected.length} bytes", f"{length}")

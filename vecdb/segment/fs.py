@@ -277,13 +277,6 @@ class File:
         except OSError as error:
             raise refused("syncing", self._path, error) from None
 
-    def mapped(self) -> Mapping:
-        """What has been written, mapped read-only: no second descriptor, no look at the name."""
-        try:
-            return Mapping(calls.mmap(self._fd, self.length), self.length)
-        except OSError as error:
-            raise refused("mapping", self._path, error) from None
-
     def close(self) -> None:
         """Close the descriptor; closing twice is fine."""
         if self._fd >= 0:
@@ -329,7 +322,7 @@ class Directory:
 
     def create(self, name: str) -> File:
         """A new file for writing; one of that name must not exist."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS  # to be mapped it must be readable
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS
         return File(self._open("creating", name, flags), self.path / name, durable=self.durable)
 
     def reopen(self, name: str) -> File:

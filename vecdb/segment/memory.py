@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _content(file: str) -> str:
     """What a small file of the system's holds, "" when there is none. Without a buffer and a codec
     for the first search to wait for."""
     try:
-        with open(file, "rb", buffering=0) as raw:  # noqa: PTH123 - as quick as can be
+        with Path(file).open("rb", buffering=0) as raw:
             return (raw.read() or b"").decode()
     except OSError:
         return ""

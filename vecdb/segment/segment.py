@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vecdb.graph import Graph
     from vecdb.schema import Schema
     from vecdb.segment.container import Container
-    from vecdb.segment.fs import Directory, Mapping
+    from vecdb.segment.fs import Directory
     from vecdb.segment.sparse import Sparse
 
 __all__ = ["Segment", "write_segment"]
@@ -299,9 +299,11 @@ class Segment:
             return True
         if rows * SCARCE > self.rows:
             return True
+        if takes * _ROWS_A_TAKE <= self.rows:
+            return False
         sections = self._file.sections.items()
         size = sum(s.length for key, s in sections if key.startswith(f"c{position}."))
-        return takes * _ROWS_A_TAKE > self.rows and size <= _OPENED_BYTES
+        return size <= _OPENED_BYTES
 
     def _loose(self, name: str, position: int, kind: pa.DataType) -> pa.Array[Any]:
         """A column that nobody has hashed or validated."""
@@ -341,8 +343,8 @@ def write_segment(
     ids: Any,
     column: Callable[[str], pa.Array[Any]],
     hashes: npt.NDArray[np.uint64] | None = None,
-) -> tuple[f.FileInfo, Mapping | None]:
-    """Write a segment file and make it durable; a small one comes back mapped.
+) -> f.FileInfo:
+    """Write a segment file and make it durable.
 
     Parameters
     ----------
@@ -369,7 +371,7 @@ def write_segment(
         }
         names = [] if schema.columns is None else schema.columns.names
         meta["columns"] = [[n, *write_column(writer, i, column(n))] for i, n in enumerate(names)]
-        return writer.finish_mapped(meta)
+        return writer.finish(meta)
     except BaseException:
         writer.abandon()
         raise

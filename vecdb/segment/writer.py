@@ -9,11 +9,10 @@ import numpy as np
 import xxhash
 
 from vecdb.segment import format as f
-from vecdb.segment.fs import SCATTERED
 from vecdb.segment.sparse import Sparse
 
 if TYPE_CHECKING:
-    from vecdb.segment.fs import Directory, Mapping
+    from vecdb.segment.fs import Directory
 
 __all__ = ["ContainerWriter"]
 
@@ -87,13 +86,6 @@ class ContainerWriter:
 
     def finish(self, meta: dict[str, Any]) -> f.FileInfo:
         """Write hashes and footer, sync the file, close it."""
-        return self.finish_mapped(meta, 0)[0]
-
-    def finish_mapped(
-        self, meta: dict[str, Any], limit: int = SCATTERED
-    ) -> tuple[f.FileInfo, Mapping | None]:
-        """The same, and the file mapped, if it has up to `limit` bytes: of a larger one the
-        descriptor is to be kept, see :meth:`vecdb.segment.fs.Directory.map`."""
         self._end_section()
         self._pad(8)
         rows = []
@@ -113,9 +105,8 @@ class ContainerWriter:
         self._put(tail.pack(digest))
         self._flush()
         self._file.sync()
-        mapping = self._file.mapped() if self._length <= limit else None
         self._file.close()
-        return f.FileInfo(self._header.id, tail.length, digest), mapping
+        return f.FileInfo(self._header.id, tail.length, digest)
 
     def abandon(self) -> None:
         """Close and remove the unfinished file."""

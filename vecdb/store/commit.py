@@ -117,7 +117,7 @@ def new_segment(writer: Writer, sources: Sequence[Part], progress: Report | None
         hashes = _gather_ids(known, picks)
     ids = _gather_ids([part.data.ids.all() for part in sources], picks)
     header = Header(Kind.SEGMENT, writer.manifest.uuid, number)
-    info, mapping = write_segment(
+    info = write_segment(
         writer.directory,
         name,
         header,
@@ -128,7 +128,7 @@ def new_segment(writer: Writer, sources: Sequence[Part], progress: Report | None
         hashes=hashes,
         column=column,
     )
-    container = Container(writer.directory, name, Kind.SEGMENT, header.store, info, mapping)
+    container = Container(writer.directory, name, Kind.SEGMENT, header.store, info)
     bounds = None
     if schema.ids == "int64":
         bounds = (int(ids.min()), int(ids.max()))

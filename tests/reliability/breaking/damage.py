@@ -15,7 +15,7 @@ from typing import Any
 import xxhash
 
 HEADER, TAIL, ROW = 64, struct.Struct("<QIIQ24xQ8s"), struct.Struct("<32sQQQQ")
-BLOCK, ROWS_BLOCK = 1 << 20, 64 << 10
+BLOCK, ROWS_BLOCK = 1 << 20, 4 << 10
 WAL_HEAD, RECORD = struct.Struct("<8sI4x16sQQQ"), struct.Struct("<IIQB7x")
 
 

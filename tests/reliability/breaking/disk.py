@@ -127,11 +127,7 @@ class Recorder(Hook):
 def _caller() -> str:
     """The place in vecdb that asked for a sync: outside the file layer, and outside what a log or
     a container has one method for, so that each of its uses is a place of its own."""
-    passed_on = {
-        "vecdb.store.wal.sync",
-        "vecdb.segment.writer.finish",
-        "vecdb.segment.writer.finish_mapped",
-    }
+    passed_on = {"vecdb.store.wal.sync", "vecdb.segment.writer.finish"}
     frame = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
