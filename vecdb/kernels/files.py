@@ -1,10 +1,9 @@
 """Reading rows of a file from within a kernel, past the mapping.
 
 A row that is touched in a mapping takes 16 pages into the process's resident memory: the system
-maps what the page cache has around it, whatever it was advised. A row that is read takes none. In
-the page cache that costs 1.2 us of 512 bytes, against .3 us once the row is mapped and 2.6 us to
-map it. What is not there is asked for all at once before any of it is waited for: 16 threads that
-read 12 rows each got 71,000 of them a second from a disk that gave 44,000 one by one.
+maps what the page cache has around it, whatever it was advised. A row that is read takes none, and
+costs a system call where a mapped one costs a cache miss. What the page cache has not is asked for
+all at once before any of it is waited for: a disk serves many requests better than one.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def nulls(rows: int, kind: Any) -> pa.Array[Any]:
 
 def numbers(values: npt.NDArray[Any]) -> pa.Array[Any]:
     """int64 or float32 as Arrow, zero-copy. `pa.array` would import pandas where it is installed,
-    half a second, to see whether the values are a Series."""
+    to see whether the values are a Series."""
     import pyarrow as pa
 
     kind = pa.float32() if values.dtype == np.float32 else pa.int64()

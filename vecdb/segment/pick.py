@@ -1,9 +1,8 @@
 """What single rows of a column need before Arrow may look at them: the blocks that they lie in
 hashed, and offsets of text that stay inside.
 
-Opening a column whole hashes all of it and looks through every offset and text. The first `get` of
-ten rows out of a million with two columns of text took 12 ms of CPU so, and takes 4; of 1,000 rows
-most blocks are touched, and what is saved is the look at the other rows.
+Opening a column whole hashes all of it and looks through every offset and text; a `get` of some
+rows need not wait for that.
 """
 
 from __future__ import annotations
