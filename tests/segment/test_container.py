@@ -98,6 +98,25 @@ def test_only_the_blocks_that_are_touched_are_hashed(tmp_path: Path) -> None:
         container.verify("words")
 
 
+def test_once_half_of_the_blocks_are_known_the_others_are_hashed_too(tmp_path: Path) -> None:
+    data = np.random.default_rng(6).integers(0, 256, 40 * f.ROWS_BLOCK).astype("u1")
+    info = written(tmp_path, {"bytes": data})
+    some, more = (np.arange(a, b) * f.ROWS_BLOCK for a, b in ((0, 15), (10, 22)))
+    sound = opened(tmp_path, info)
+    for touched in (some, some):
+        sound.touch(("bytes", 1, touched))
+        assert not sound.verified("bytes")
+    sound.touch(("bytes", 1, more))
+    assert sound.verified("bytes")
+    damaged = bytearray((tmp_path / NAME).read_bytes())
+    damaged[sound.sections["bytes"].offset + 30 * f.ROWS_BLOCK] ^= 1
+    (tmp_path / NAME).write_bytes(damaged)
+    container = opened(tmp_path, info)
+    container.touch(("bytes", 1, some))
+    with pytest.raises(CorruptionError, match="changed bytes in 1 of 40 blocks"):
+        container.touch(("bytes", 1, more))
+
+
 def test_blocks_that_the_page_cache_lacks_are_read_and_hashed(tmp_path: Path) -> None:
     words = np.random.default_rng(4).integers(0, 2**32, 3 << 20).astype("<u4")
     info = written(tmp_path, {"words": words})
