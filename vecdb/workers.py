@@ -99,11 +99,16 @@ class Workers:
 
     def close(self) -> None:
         """Finish the queued tasks and end the threads. Closing twice is fine."""
+        if (
+            self._pid != os.getpid()
+        ):  # no thread of this process; the lock may be held by a lost one
+            self._closed = True
+            return
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            threads = self._started if self._pid == os.getpid() else []
+            threads = self._started
         for _ in threads:
             self._queue.put(None)
         for thread in threads:

@@ -163,9 +163,11 @@ def test_readers_always_see_one_moment_of_the_writer(tmp_path: Path) -> None:
 
 
 FORK = """
-import faulthandler, os, threading, time
+import contextlib, faulthandler, os, threading, time
 import vecdb
 from breaking import inject, model
+from vecdb import kernels
+from vecdb.segment import index
 path, place = sys.argv[2], sys.argv[3]
 if place == "optimize":
     inject.sizes(**model.SMALL).__enter__()
@@ -182,9 +184,14 @@ def add():
 def search():
     while not stop:
         col.search(query, 5)
-def lock():
+def lock():  # every one that a child may come to
+    writer = col._store._writer()
+    locks = [writer.lock, writer.state.active._lock, reader._store._core._lock, col._workers._lock,
+             col._store._life, kernels._gate.lock, kernels._gate.starting, index._turn]
     while not stop:
-        with col._store._writer().lock:
+        with contextlib.ExitStack() as held:
+            for one in locks:
+                held.enter_context(one)
             time.sleep(0.001)
 def flush():
     while not stop:
@@ -301,6 +308,38 @@ print("free")
 """
     out, errors = start(code, tmp_path / "store").communicate(timeout=60)
     assert out == "free\n", errors[-3000:]
+
+
+def test_a_fork_in_the_middle_of_a_refresh_costs_the_child_no_row(tmp_path: Path) -> None:
+    """The parent has read a record and not applied it: the child must not go on behind it."""
+    code = """
+import os, threading
+import vecdb
+from breaking import model
+from vecdb.store import record
+col = model.make(sys.argv[2], sync="os")
+reader = vecdb.open(sys.argv[2])
+model.apply(col, model.Op("add", {1: 1, 2: 1}))
+reached, forked, decode = threading.Event(), threading.Event(), record.decode
+def slowly(*args):
+    reached.set()
+    forked.wait()
+    return decode(*args)
+record.decode = slowly
+thread = threading.Thread(target=reader.refresh)
+thread.start()
+reached.wait()
+child = os.fork()
+if child == 0:
+    record.decode = decode
+    reader.refresh()
+    os._exit(len(reader))
+forked.set()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+thread.join()
+"""
+    out, errors = start(code, tmp_path / "store").communicate(timeout=60)
+    assert out == "2\n", errors[-3000:]
 
 
 def test_a_child_keeps_no_lock_when_its_parent_dies(tmp_path: Path) -> None:
