@@ -243,6 +243,8 @@ HOSTILE_INDEX: dict[str, Craft] = {
     "arrays that are none": in_meta("idx", arrays=[]),
     "an array of objects": in_meta("idx", arrays={"rows": ["|O8", [44, 448]]}),
     "an array of 2^62": in_meta("idx", arrays={"rows": ["|u1", [1 << 62, 4]]}),
+    "an array of one-byte floats": in_meta("idx", arrays={"rows": ["<f1", [44, 448]]}),
+    "an array without an end": in_meta("idx", arrays={"rows": ["|u1", [float("inf"), 4]]}),
     "an array of 64 axes": in_meta("idx", arrays={"rows": ["|u1", [1] * 64]}),
     "no graph": in_meta("idx", graph=None),
     **{

@@ -288,13 +288,15 @@ def test_a_filter_that_is_too_deep_or_too_large_is_refused(store: Path) -> None:
 @pytest.mark.skipif(not importlib.util.find_spec("atheris"), reason="atheris is not installed")
 def test_atheris_finds_no_way_to_crash_the_parsers(store: Path, tmp_path: Path) -> None:
     """Ten minutes of coverage-guided fuzzing (VECDB_TEST_SECONDS for another time)."""
-    index = damage.Container(next(store.glob("idx-*")))
+    index, segment = (damage.Container(min(store.glob(f"{kind}-*"))) for kind in ("idx", "seg"))
     _, kind, payload = damage.records(max(store.glob("wal-*.log")))[0]
     begin = [
         damage.newest_manifest(store).read_bytes().partition(b"\n")[0],
         bytes([kind]) + payload,
         b"version > 3 AND (tag LIKE 'a%' OR tag IN ('b', 'c')) AND NOT days IS NULL",
         json.dumps(index.meta).encode(),
+        json.dumps(segment.meta).encode(),
+        b"\2" + segment.sections["c1.1"],
     ]
     for number, data in enumerate(begin):
         (tmp_path / str(number)).write_bytes(bytes([number]) + data)

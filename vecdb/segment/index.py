@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["Index", "open_graph", "write_index"]
 
 _log = logging.getLogger("vecdb")
-_DTYPE = re.compile(r"[<|][iuf][1248]")
+_DTYPE = re.compile(r"[<|]([iu][1248]|f[248])")
 _MAX_AXES = 3
 HASHED_BYTES = 16 << 20  # hashed in a millisecond; a graph of 10,000 rows of 128 dimensions
 _AT_ONCE = 1 << 20  # what is hashed before it is used of a graph with larger sections
@@ -233,7 +233,7 @@ def _array(container: Container, name: str, entry: Any) -> Any:
     try:
         kind, shape = entry
         extents = tuple(int(extent) for extent in shape)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise container.damaged(f"dtype and shape of {name!r}", f"{entry!r}"[:80]) from None
     if (
         not isinstance(kind, str)
