@@ -141,6 +141,7 @@ class LanceDB:
         import lancedb
 
         self._table = lancedb.connect(path).open_table("rows")
+        self._types = self._table.schema
 
     def get(self, ids: Sequence[int]) -> int:
         wanted = f"id IN ({', '.join(map(str, ids))})"
