@@ -14,6 +14,7 @@ import pytest
 from breaking import inject, model
 
 import vecdb
+from vecdb.store.names import LOCK
 
 pytestmark = pytest.mark.usefixtures("small_store")
 
@@ -21,6 +22,12 @@ pytestmark = pytest.mark.usefixtures("small_store")
 def resident() -> int:
     """Bytes of this process's own memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def orphan_bytes(path: Path) -> int:
+    """Bytes of files that the newest generation of a closed store does not need."""
+    there = sum(file.stat().st_size for file in path.iterdir() if file.name != LOCK)
+    return there - int(vecdb.store.verify(path)["bytes"])
 
 
 def test_1_000_openings_leave_nothing_behind(tmp_path: Path, held: Any) -> None:
@@ -40,9 +47,12 @@ def test_1_000_openings_leave_nothing_behind(tmp_path: Path, held: Any) -> None:
                     reader.search(np.ones(model.DIM, np.float32), 3)
             if cycle == 200:
                 memory = resident()
+            if cycle % 50 == 0:
+                assert orphan_bytes(path) == 0
         assert resident() - memory < 16 << 20
     assert held(path) == (0, 0)
     assert not set(threading.enumerate()) - before
+    assert orphan_bytes(path) == 0
     assert len(list(path.iterdir())) <= 12
 
 

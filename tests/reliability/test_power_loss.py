@@ -21,7 +21,8 @@ from breaking import disk, inject, model
 from breaking.parts import parts
 
 import vecdb
-from vecdb.store import manifest
+from vecdb.segment.fs import Directory
+from vecdb.store import manifest, names
 from vecdb.store.commit import Edit, commit
 
 pytestmark = pytest.mark.usefixtures("small_store")
@@ -192,9 +193,25 @@ def test_100_000_power_losses_lose_nothing_acknowledged(part: int, tmp_path: Pat
     sweep(tmp_path, 5_000, steps=60, each=5_000, seed=(part + 1) * 100)
 
 
+def test_a_torn_tail_stays_in_a_file_of_its_own_when_its_log_is_gone(tmp_path: Path) -> None:
+    recorder = disk.Recorder(tmp_path)
+    tail = b"half a record"
+    with inject.calls(recorder):
+        model.make(tmp_path / "store").close()
+        log = Directory(tmp_path / "store").reopen(names.wal(1))
+        log.write(tail)
+        log.close()
+        recorder.mark("torn")
+        vecdb.open(tmp_path / "store", "w").close()
+    images = [image.files for image in disk.Replay(recorder.events).images() if image.mark]
+    without_log = [files for files in images if f"store/{names.wal(1)}" not in files]
+    assert without_log
+    assert all(files[f"store/{names.torn(1)}"] == tail for files in without_log)
+
+
 def test_the_control_knows_every_sync_in_the_code() -> None:
-    """But for two that no acknowledged row waits for: the copy of a torn tail, and that of a log
-    which is closed under a caller who still waits."""
+    """But for those with a test of their own: the copy of a torn tail, and a log that is closed
+    under a caller who still waits."""
     found = Counter(
         function.name
         for path in Path(vecdb.__file__).parent.rglob("*.py")
