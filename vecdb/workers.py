@@ -99,9 +99,7 @@ class Workers:
 
     def close(self) -> None:
         """Finish the queued tasks and end the threads. Closing twice is fine."""
-        if (
-            self._pid != os.getpid()
-        ):  # no thread of this process; the lock may be held by a lost one
+        if self._pid != os.getpid():  # there are no threads here, and a lost one may hold the lock
             self._closed = True
             return
         with self._lock:

@@ -181,9 +181,19 @@ def add():
     number = 1000
     while not stop:
         model.apply(col, model.Op("add", {number: 1})); number += 1; time.sleep(0.002)
+def delete():
+    while not stop:
+        model.apply(col, model.Op("add", {1000: 1})); col.delete([1000]); time.sleep(0.01)
+def columns():
+    for number in range(50):
+        if not stop:
+            col.add_columns({f"extra_{number}": "float64"}); time.sleep(0.01)
 def search():
     while not stop:
         col.search(query, 5)
+def read():
+    while not stop:
+        col.query("version == 1"); reader.get([1, 2], vectors=True); col.verify(); col.stats()
 def lock():  # every one that a child may come to
     writer = col._store._writer()
     locks = [writer.lock, writer.state.active._lock, reader._store._core._lock, col._workers._lock,
@@ -206,6 +216,10 @@ def refresh():
 def open():
     while not stop:
         vecdb.open(path).close(); time.sleep(0.001)
+def create():
+    number = 0
+    while not stop:
+        model.make(f"{path}.{number}").close(); number += 1
 thread = threading.Thread(target=locals()[place], daemon=True); thread.start()
 for _ in range(12):
     time.sleep(0.004)
@@ -262,7 +276,11 @@ print("sound")
 """
 
 
-@pytest.mark.parametrize("place", ["add", "search", "lock", "flush", "optimize", "refresh", "open"])
+@pytest.mark.parametrize(
+    "place",
+    ["create", "open", "add", "delete", "columns", "flush", "optimize",
+     "search", "read", "refresh", "lock"],
+)  # fmt: skip
 def test_a_fork_at_any_time_leaves_a_child_that_reads_and_cannot_write(
     place: str, tmp_path: Path
 ) -> None:
