@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from breaking import inject
+from breaking import inject, probe
 from breaking.farm import Farm
 from breaking.model import SMALL
 
@@ -20,6 +20,17 @@ def farm() -> Iterator[Farm]:
     """Processes that may be killed: forked from one that has vecdb and its kernels loaded."""
     with Farm() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store with every kind of file in under 64 KB, to be copied and never written to."""
+    path = tmp_path_factory.mktemp("intact") / "store"
+    probe.build(path)
+    files = {p.name.split("-")[0] for p in path.iterdir()}
+    assert files == {"LOCK", "MANIFEST", "wal", "seg", "idx", "del"}
+    assert sum(p.stat().st_size for p in path.iterdir()) <= 64 << 10
+    return path
 
 
 @pytest.fixture

@@ -22,13 +22,6 @@ from breaking.farm import Farm
 MS, MB = 100, 50  # of CPU and memory beyond what reading the sound store takes
 
 
-@pytest.fixture(scope="module")
-def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("crafted") / "store"
-    probe.build(path)
-    return path
-
-
 Craft = Callable[[Path], None]
 
 

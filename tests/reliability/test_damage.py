@@ -22,17 +22,6 @@ from breaking.parts import parts
 import vecdb
 
 
-@pytest.fixture(scope="module")
-def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small store with every kind of file."""
-    path = tmp_path_factory.mktemp("intact") / "store"
-    probe.build(path)
-    files = {p.name.split("-")[0] for p in path.iterdir()}
-    assert files == {"LOCK", "MANIFEST", "wal", "seg", "idx", "del"}
-    assert sum(p.stat().st_size for p in path.iterdir()) <= 64 << 10
-    return path
-
-
 def files_of(store: Path) -> list[Path]:
     return sorted(p for p in store.iterdir() if p.name != "LOCK")
 

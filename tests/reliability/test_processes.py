@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
 import json
 import os
 import signal
@@ -11,12 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from breaking import model
+from breaking.hang import hanging_is_an_error
 
 import vecdb
 from vecdb import kernels
@@ -32,23 +30,6 @@ def start(code: str, *args: object) -> subprocess.Popen[str]:
         [sys.executable, "-X", "faulthandler", "-c", head + code, str(HERE), *map(str, args)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def hanging_is_an_error(seconds: int = 5) -> Iterator[None]:
-    """TimeoutError in this thread when it has not come back by then."""
-
-    def give_up(*_: object) -> None:
-        faulthandler.dump_traceback(all_threads=True)
-        raise TimeoutError(f"a hang of {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_second_writer_is_refused_by_pid_and_the_lock_dies_with_its_holder(

@@ -16,10 +16,10 @@ import vecdb
 
 
 @pytest.fixture(scope="module")
-def intact(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, model.State]:
-    path = tmp_path_factory.mktemp("repair") / "store"
-    probe.build(path)
-    return path, probe.history(path)[-1]
+def state(intact: Path) -> model.State:
+    """What the store holds."""
+    with vecdb.open(intact) as col:
+        return model.content(col)
 
 
 def command(*args: object) -> tuple[int, dict[str, Any]]:
@@ -31,15 +31,11 @@ def command(*args: object) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout) if done.stdout else {"error": done.stderr}
 
 
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 def test_a_sound_store_is_called_sound_and_copied_whole(
-    intact: tuple[Path, model.State], tmp_path: Path
+    intact: Path, state: model.State, tmp_path: Path
 ) -> None:
-    store, state = intact
-    before = bytes_of(store)
+    store = intact
+    before = damage.bytes_of(store)
     code, report = command("verify", store)
     assert (code, report["ok"], report["problems"]) == (0, True, [])
     code, report = command("repair", store, tmp_path / "copy")
@@ -47,7 +43,7 @@ def test_a_sound_store_is_called_sound_and_copied_whole(
     assert report["rows"] == len(state)
     with vecdb.open(tmp_path / "copy", verify="full") as col:
         model.check(col, [state])
-    assert bytes_of(store) == before, "verify and repair only read"
+    assert damage.bytes_of(store) == before, "verify and repair only read"
 
 
 # what is damaged, and how many of the 47 rows may be lost with it
@@ -57,11 +53,10 @@ DAMAGED = {"MANIFEST": 10, "seg": 44, "idx": 0, "del": 0, "wal": 10}
 @pytest.mark.parametrize("kind", DAMAGED)
 @pytest.mark.parametrize("how", ["flip", "gone", "cut"])
 def test_what_can_be_kept_of_a_damaged_store_is_kept(
-    kind: str, how: str, intact: tuple[Path, model.State], tmp_path: Path
+    kind: str, how: str, intact: Path, state: model.State, tmp_path: Path
 ) -> None:
-    origin, state = intact
     store = tmp_path / "store"
-    shutil.copytree(origin, store)
+    shutil.copytree(intact, store)
     victim = min(store.glob(f"{kind}-*"))
     data = victim.read_bytes()
     place = {"seg": 4100, "idx": 4100, "del": 64, "MANIFEST": 20, "wal": 200}[kind]
@@ -71,7 +66,7 @@ def test_what_can_be_kept_of_a_damaged_store_is_kept(
         change: probe.Change = ["flip", victim.name, place, 0]
         change = ["cut", victim.name, len(data) * 2 // 3] if how == "cut" else change
         damage.rewrite(victim, probe.changed(data, change))
-    before = bytes_of(store)
+    before = damage.bytes_of(store)
     code, report = command("verify", store)
     if (kind, how) == ("wal", "cut"):  # looks like a write that was never acknowledged
         assert (code, report["ok"]) == (0, True)
@@ -86,7 +81,7 @@ def test_what_can_be_kept_of_a_damaged_store_is_kept(
     code, report = command("repair", store, tmp_path / "mended")
     assert (code, report["ok"]) == (0, True), report
     assert report["problems"] or kind == "idx" or (kind, how) == ("wal", "cut")
-    assert bytes_of(store) == before, "the damaged store was changed"
+    assert damage.bytes_of(store) == before, "the damaged store was changed"
     with vecdb.open(tmp_path / "mended", verify="full") as col:
         found = model.content(col)
     kept = {i for i, version in state.items() if found.get(i) == version}

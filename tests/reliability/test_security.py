@@ -23,13 +23,6 @@ SUITE = sorted({path.relative_to(TESTS).parent.name for path in TESTS.rglob("tes
 LOCAL = re.compile(r'inet_addr\("127\.|"::1"')
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("security") / "store"
-    probe.build(path)
-    return path
-
-
 def test_only_the_owner_may_look_into_a_store(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
@@ -46,10 +39,10 @@ def test_only_the_owner_may_look_into_a_store(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["MANIFEST", "seg", "idx", "del", "wal", "LOCK"])
 def test_no_symbolic_link_is_followed_out_of_a_store(
-    kind: str, store: Path, tmp_path: Path
+    kind: str, intact: Path, tmp_path: Path
 ) -> None:
     copy, outside = tmp_path / "store", tmp_path / "outside"
-    shutil.copytree(store, copy)
+    shutil.copytree(intact, copy)
     victim = min(copy.glob(f"{kind}*"))
     victim.rename(outside)
     victim.symlink_to(outside)
@@ -63,9 +56,9 @@ def test_no_symbolic_link_is_followed_out_of_a_store(
     assert outside.read_bytes() == before
 
 
-def test_files_of_others_in_the_folder_are_left_alone(store: Path, tmp_path: Path) -> None:
+def test_files_of_others_in_the_folder_are_left_alone(intact: Path, tmp_path: Path) -> None:
     copy = tmp_path / "store"
-    shutil.copytree(store, copy)
+    shutil.copytree(intact, copy)
     foreign = ["notes.txt", "seg-1.vdb", "seg-00000001.vdb.bak", "MANIFEST-old", "wal-x.log"]
     for name in foreign:
         (copy / name).write_text("mine")
@@ -75,8 +68,8 @@ def test_files_of_others_in_the_folder_are_left_alone(store: Path, tmp_path: Pat
     assert [(copy / name).read_text() for name in foreign] == ["mine"] * len(foreign)
 
 
-def test_a_store_holds_no_pickle_and_no_code(store: Path) -> None:
-    for path in store.iterdir():
+def test_a_store_holds_no_pickle_and_no_code(intact: Path) -> None:
+    for path in intact.iterdir():
         data = path.read_bytes()
         assert b"\x80\x04\x95" not in data
         assert b"\x80\x05\x95" not in data

@@ -25,6 +25,11 @@ def rewrite(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
+def bytes_of(store: Path) -> dict[str, bytes]:
+    """Every file of a store, by name."""
+    return {path.name: path.read_bytes() for path in store.iterdir()}
+
+
 def newest_manifest(store: Path) -> Path:
     """Path of the manifest that counts."""
     return max(store.glob("MANIFEST-????????"))

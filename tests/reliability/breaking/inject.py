@@ -17,7 +17,7 @@ from typing import Any
 from vecdb.segment import fs
 
 NAMES = [name for name in vars(fs.Calls) if not name.startswith("_")]
-WRITES = frozenset({"writev", "pwrite", "ftruncate"})
+WRITES = frozenset({"writev", "ftruncate"})
 SYNCS = frozenset({"fsync", "fdatasync"})
 CHANGES = WRITES | SYNCS | frozenset({"rename", "unlink", "mkdir"})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import vecdb
 from breaking import inject, model
@@ -54,20 +53,9 @@ def recover(say: Say, path: str, at: int, how: str) -> None:
     work(say, path, 0, {}, 0, at, how)
 
 
-def inspect(say: Say, path: str) -> None:
-    """Say "content" and what a reader finds, after all checks."""
-    import json
-
-    with vecdb.open(path, "r", threads=1, verify="full") as col:
-        state = model.content(col)
-        model.check_search(col, state)
-    say(json.dumps(state))
-
-
 def hold_lock(say: Say, path: str) -> None:
     """Open for writing, say so, and wait to be killed."""
     col = vecdb.open(path, "w")
     say(str(os.getpid()))
-    Path(path, "..", "held").touch()
     while True:
         col.search(model.vectors_of([1], [1])[0])
