@@ -85,7 +85,8 @@ with inject.sizes(**model.SMALL), vecdb.open(path, "w", threads=1) as col:
             print(json.dumps([sequence, sorted(state.items())]), file=said, flush=True)
             {HANG}
             model.apply(col, op)
-print("wrote", col.path)
+    {HANG}
+faulthandler.cancel_dump_traceback_later()  # the interpreter's own end may take its time
 """
 
 READER = f"""
