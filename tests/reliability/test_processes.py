@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +24,32 @@ HERE = Path(__file__).parent
 SECONDS = float(os.environ.get("VECDB_TEST_SECONDS", "60"))  # an hour by hand: 3600
 
 
-def start(code: str, *args: object) -> subprocess.Popen[str]:
-    """A fresh interpreter that runs code with ``breaking`` importable."""
-    head = "import sys; sys.path.insert(0, sys.argv[1])\n"
-    return subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", "-c", head + code, str(HERE), *map(str, args)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """``start(code, *args)``: a fresh interpreter that runs code with ``breaking`` importable. None
+    outlives its test."""
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(code: str, *args: object) -> subprocess.Popen[str]:
+        head = "import sys; sys.path.insert(0, sys.argv[1])\n"
+        process = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-c", head + code, str(HERE), *map(str, args)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate()
 
 
 def test_a_second_writer_is_refused_by_pid_and_the_lock_dies_with_its_holder(
-    tmp_path: Path,
+    start: Start, tmp_path: Path
 ) -> None:
     path = tmp_path / "store"
     model.make(path).close()
@@ -120,7 +136,7 @@ print(json.dumps([looks, sorted(seen.items())]))
 """
 
 
-def test_readers_always_see_one_moment_of_the_writer(tmp_path: Path) -> None:
+def test_readers_always_see_one_moment_of_the_writer(start: Start, tmp_path: Path) -> None:
     """One process adds, deletes and compacts, four follow it: every read is the content at one
     sequence number, no reader goes back and nobody hangs. (Longer by VECDB_TEST_SECONDS=3600.)"""
     path = tmp_path / "store"
@@ -264,7 +280,7 @@ print("sound")
      "search", "read", "refresh", "lock"],
 )  # fmt: skip
 def test_a_fork_at_any_time_leaves_a_child_that_reads_and_cannot_write(
-    place: str, tmp_path: Path
+    place: str, start: Start, tmp_path: Path
 ) -> None:
     process = start(FORK, tmp_path / "store", place)
     out, errors = process.communicate(timeout=120)
@@ -272,7 +288,7 @@ def test_a_fork_at_any_time_leaves_a_child_that_reads_and_cannot_write(
 
 
 def test_a_fork_while_another_thread_takes_the_lock_leaves_the_child_without(
-    tmp_path: Path,
+    start: Start, tmp_path: Path
 ) -> None:
     code = """
 import os, threading, time
@@ -310,7 +326,9 @@ print("free")
     assert out == "free\n", errors[-3000:]
 
 
-def test_a_fork_in_the_middle_of_a_refresh_costs_the_child_no_row(tmp_path: Path) -> None:
+def test_a_fork_in_the_middle_of_a_refresh_costs_the_child_no_row(
+    start: Start, tmp_path: Path
+) -> None:
     """The parent has read a record and not applied it: the child must not go on behind it."""
     code = """
 import os, threading
@@ -342,7 +360,7 @@ thread.join()
     assert out == "2\n", errors[-3000:]
 
 
-def test_a_child_keeps_no_lock_when_its_parent_dies(tmp_path: Path) -> None:
+def test_a_child_keeps_no_lock_when_its_parent_dies(start: Start, tmp_path: Path) -> None:
     code = """
 import os, signal, time
 from breaking import model

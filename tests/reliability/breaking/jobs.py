@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 
 import vecdb
@@ -55,7 +56,6 @@ def recover(say: Say, path: str, at: int, how: str) -> None:
 
 def hold_lock(say: Say, path: str) -> None:
     """Open for writing, say so, and wait to be killed."""
-    col = vecdb.open(path, "w")
-    say(str(os.getpid()))
-    while True:
-        col.search(model.vectors_of([1], [1])[0])
+    with vecdb.open(path, "w"):
+        say(str(os.getpid()))
+        signal.pause()
