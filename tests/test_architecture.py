@@ -24,6 +24,7 @@ LAYERS = [
     {"filter"},
     {"query"},
     {"fingerprint", "hits", "vectors"},
+    {"trust"},
     {"reading"},
     {"collection", "card"},
     {"interop"},

@@ -22,8 +22,8 @@ in this list::
     store       durability: files, lock, WAL, memtable, manifest, snapshot, compaction, recovery
     filter      one typed tree in four spellings -> a bitmap per part
     query       planner (scan, filtered graph, graph), execution, merge, measured recall
-    collection  the public face; reading: its reading half; hits: answers; vectors: all rows, viewed
-                fingerprint: warns about vectors of another model
+    collection  the public face; reading: its reading half; trust: how far to believe the answers;
+                hits: answers; vectors: all rows, viewed; fingerprint: warns of another model
 
 `graph` knows arrays, not files; `segment` knows bytes, not durability; `store` knows durability,
 not queries. A write goes user -> batch -> WAL (durable) -> memtable -> snapshot; in the background

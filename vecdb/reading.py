@@ -1,28 +1,22 @@
-"""The reading half of a collection: searches, rows, and how far to trust the answers."""
+"""The reading half of a collection: searches and rows."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vecdb import batch as _batch
-from vecdb.errors import ArgumentError, NotFoundError, describe
+from vecdb.errors import NotFoundError, describe
 from vecdb.filter import masks
-from vecdb.filter.parse import parse
 from vecdb.hits import BatchHits, Hits
-from vecdb.progress import bar
 from vecdb.query import execute, gather
 from vecdb.query.ask import answer, ask
-from vecdb.query.neighbours import Duplicates, KnnGraph, knn_graph, near_duplicates, vectors_of
-from vecdb.query.recall import Recall, measure, sample_rows
 from vecdb.query.single import search_single
-from vecdb.query.why import Why, why
-from vecdb.store import Snapshot, Store
+from vecdb.store import Snapshot
+from vecdb.trust import Trust
 from vecdb.vectors import Vectors
-from vecdb.workers import Workers
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -34,14 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["Reading"]
 
 
-class Reading:
+class Reading(Trust):
     """What every open collection answers; :class:`~vecdb.collection.Collection` adds the rest.
 
     Each call takes the store's current snapshot once and works on it alone, without a lock.
     """
-
-    _store: Store
-    _workers: Workers
 
     def search(
         self,
@@ -112,35 +103,19 @@ class Reading:
             A filter that does not fit the columns.
         """
         snapshot = self._store.snapshot
+        usual: dict[str, Any] = {
+            "where": where, "params": params, "ef_search": ef_search,
+            "target_recall": target_recall,
+        }  # fmt: skip
         plain = select is None and not exact and timeout is None and radius is None
         if plain and group_by is None and after is None and query_id is None:
-            quick = search_single(
-                snapshot,
-                query,
-                k,
-                self._workers,
-                where=where,
-                params=params,
-                ef_search=ef_search,
-                target_recall=target_recall,
-            )
+            quick = search_single(snapshot, query, k, self._workers, **usual)
             if quick is not None:
                 return Hits(quick.ids, quick.distances, snapshot.schema.metric, quick.plan)
         question = ask(
-            snapshot,
-            query,
-            k,
-            where=where,
-            params=params,
-            ef_search=ef_search,
-            target_recall=target_recall,
-            exact=exact,
-            timeout=timeout,
-            radius=radius,
-            group_by=group_by,
-            after=after,
-            query_id=query_id,
-        )
+            snapshot, query, k, **usual, exact=exact, timeout=timeout, radius=radius,
+            group_by=group_by, after=after, query_id=query_id,
+        )  # fmt: skip
         found = answer(snapshot, question, self._workers)
         names = gather.columns_of(select, snapshot.schema, ())
         if question.single:
@@ -155,128 +130,6 @@ class Reading:
         """
         plan: Plan = self.search(query, k, **asked).plan
         return plan
-
-    def recall(
-        self,
-        k: int = 10,
-        sample: int = 200,
-        where: Any = None,
-        *,
-        queries: Any = None,
-        params: Params = None,
-        ef_search: int | None = None,
-        target_recall: float | None = None,
-        seed: int = 0,
-    ) -> Recall:
-        """Measure recall at `k` against exact search, on these rows and this filter.
-
-        Parameters
-        ----------
-        k : int
-            Neighbours asked for.
-        sample : int
-            Number of stored rows that are drawn as queries; a row is no hit of its own.
-        where, params, ef_search, target_recall
-            As in :meth:`search`; the sample is drawn from the rows that pass.
-        queries : array_like, optional
-            (n, dim) queries of your own instead of a sample: the better measure, for stored rows
-            are easier to find than new queries, which missed 2.4 to 7 times as much on our sets.
-        seed : int
-            Of the sample.
-
-        Returns
-        -------
-        Recall
-            Mean, 95 % interval, worst query, and the latencies of both searches.
-        """
-        snapshot = self._store.snapshot
-        allowed = masks.allowed(where, snapshot, params)
-        itself = None
-        if queries is None:
-            count = gather.check_count("sample", sample, low=1)
-            itself = sample_rows(snapshot, allowed, count, seed)
-            queries = vectors_of(snapshot, *itself)
-        question = ask(snapshot, queries, k, ef_search=ef_search, target_recall=target_recall)
-        request = dataclasses.replace(question.request, allowed=allowed)
-        return measure(snapshot, request, self._workers, itself=itself)
-
-    def why(self, query: Any, id: Any, k: int = 10, **asked: Any) -> Why:  # noqa: A002
-        """Why the row `id` is, or is not, in the answer to a search.
-
-        Parameters
-        ----------
-        query, k
-            As in :meth:`search`, with one query; so are `where`, `params`, `ef_search`, `exact`
-            and `radius`.
-        id : int or str
-            The row in question.
-
-        Returns
-        -------
-        Why
-            The true rank and distance, and the reason: found, absent, deleted, filtered out (by
-            which conditions), beyond k, missed by the graph (and which ``ef_search`` finds it), or
-            unreachable.
-        """
-        snapshot = self._store.snapshot
-        ids = _batch.as_ids(id, snapshot.schema, "id")
-        question = ask(snapshot, query, k, **asked)
-        if len(ids) != 1 or not question.single:
-            raise ArgumentError(
-                describe(
-                    "why",
-                    expected="one query and one id",
-                    got=f"{len(question.request.queries)} queries and {len(ids)} ids",
-                    fix="call it for each of them",
-                )
-            )
-        where = asked.get("where")
-        bound = None if where is None else parse(where, snapshot.schema, asked.get("params"))
-        return why(snapshot, question.request, self._workers, ids, bound)
-
-    def knn_graph(
-        self,
-        k: int = 10,
-        *,
-        where: Any = None,
-        params: Params = None,
-        ef_search: int | None = None,
-        progress: bool = False,
-    ) -> KnnGraph:
-        """The `k` nearest other rows of every row (that passes the filter), in CSR form.
-
-        Returns
-        -------
-        KnnGraph
-            ``ids``, ``indptr``, ``indices``, ``distances``, ``to_arrow()``, and a measured
-            ``recall``. For SciPy: ``csr_array((g.distances, g.indices, g.indptr))``.
-        """
-        snapshot = self._store.snapshot
-        with bar(progress, "knn_graph") as report:
-            request = self._all_rows(snapshot, k, where, params, ef_search, np.inf)
-            return knn_graph(snapshot, request, self._workers, report)
-
-    def near_duplicates(
-        self,
-        threshold: float,
-        *,
-        where: Any = None,
-        params: Params = None,
-        ef_search: int | None = None,
-        progress: bool = False,
-    ) -> Duplicates:
-        """All pairs of rows (that pass the filter) whose distance is at most `threshold`.
-
-        Returns
-        -------
-        Duplicates
-            ``pairs``, a table of ``id, neighbour, distance`` with each pair once, closest first,
-            and the measured ``recall`` of the searches that found them.
-        """
-        snapshot = self._store.snapshot
-        with bar(progress, "near_duplicates") as report:
-            request = self._all_rows(snapshot, 1, where, params, ef_search, threshold)
-            return near_duplicates(snapshot, request, self._workers, report)
 
     def get(
         self, ids: Any, vectors: bool = False, select: str | Sequence[str] | None = None
@@ -396,21 +249,6 @@ class Reading:
         snapshot = self._store.snapshot
         parts, _ = snapshot.find(_batch.as_ids(identifier, snapshot.schema))
         return bool((parts >= 0).all())
-
-    def _all_rows(
-        self,
-        snapshot: Snapshot,
-        k: int,
-        where: Any,
-        params: Params,
-        ef_search: int | None,
-        radius: float,
-    ) -> execute.Request:
-        """A request for the neighbours of every row, whose queries are still to come."""
-        none = np.empty((0, self._store.schema.dim), np.float32)
-        return ask(
-            snapshot, none, k, where=where, params=params, ef_search=ef_search, radius=radius
-        ).request
 
 
 def _hits(
