@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,44 @@ def test_a_filter_past_its_deadline_looks_at_no_further_block_and_is_not_remembe
         for where in ("n = 3", "n = 4"):
             assert masks.allowed(where, made._store.snapshot, deadline_ns=2**62).complete
             assert made.query(where).num_rows == len(range(int(where[-1]), ROWS, 7))
+
+
+def test_a_column_that_takes_too_long_is_read_on_for_the_next_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on, reads = threading.Event(), []
+    read = masks.column_data
+
+    def slow(array: Any) -> Any:
+        reads.append(len(array))
+        may_go_on.wait(60)
+        return read(array)
+
+    monkeypatch.setattr(masks, "column_data", slow)
+    with vecdb.create(tmp_path / "store", 4) as made:
+        made.add(VECTORS, metadata={"n": np.arange(ROWS) % 7})
+        made.flush()
+        for _ in range(3):
+            late = made.search(VECTORS[0], where="n = 3", timeout=0.02)
+            assert (len(late), late.plan.complete) == (0, False)
+        may_go_on.set()
+        found = made.search(VECTORS[0], where="n = 3", timeout=60)
+        assert (len(found), found.plan.complete) == (10, True)
+        assert reads == [ROWS]
+
+
+def test_an_error_in_a_column_is_raised_under_a_deadline_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(array: Any) -> Any:
+        raise vecdb.CorruptionError("a block")
+
+    monkeypatch.setattr(masks, "column_data", damaged)
+    with vecdb.create(tmp_path / "store", 4) as made:
+        made.add(VECTORS, metadata={"n": np.arange(ROWS) % 7})
+        for _ in range(2):
+            with pytest.raises(vecdb.CorruptionError, match="a block"):
+                made.search(VECTORS[0], where="n = 3", timeout=60)
 
 
 def test_the_cache_keeps_to_its_bytes_and_to_living_owners() -> None:

@@ -11,7 +11,7 @@ from vecdb import graph
 from vecdb.graph.calibrate import SHARES, effort_for
 from vecdb.graph.keys import make_key
 from vecdb.graph.layout import Graph
-from vecdb.graph.selective import DENSE, MIDDLE, SCATTERED, line_of, stand_in
+from vecdb.graph.selective import DENSE, HIDDEN, MIDDLE, SCATTERED, line_of, stand_in
 from vecdb.quant.neighbours import BLOCK, block_bytes
 
 RNG = np.random.default_rng(11)
@@ -57,7 +57,7 @@ def test_the_stand_in_of_a_barred_row_is_the_nearest_of_its_links_that_is_new(
 
 def test_a_barred_row_is_no_hit_and_hides_no_other(built: Graph) -> None:
     rows = np.arange(0, 1500, 15)
-    wide = np.array([[np.inf], [9.0], [9.0], [9.0]], np.float32)
+    wide = np.array([[np.inf], *[[9.0]] * 4], np.float32)
     found = graph.search(
         built, VECTORS, VECTORS[rows], 10, 1024, metric="l2", slack=wide, barred=rows
     )  # fmt: skip
@@ -71,7 +71,8 @@ def test_the_slack_goes_by_the_number_of_stones_that_are_nearer() -> None:
     kth = make_key(np.float32(1), 0)
     for nearer in range(64):
         pool[8 : 8 + nearer] = make_key(np.float32(0.5), 1)
-        line = DENSE if nearer <= 5 or nearer > 40 else MIDDLE if nearer <= 20 else SCATTERED
+        line = DENSE if nearer <= 5 else MIDDLE if nearer <= 20 else SCATTERED
+        line = HIDDEN if nearer > 40 else line
         assert line_of(pool, 5, 20, 40, kth) == line
         if nearer > 20:  # more than the pool holds is never too many
             assert line_of(pool, 5, 20, 4000, kth) == SCATTERED
@@ -114,6 +115,7 @@ def test_an_effort_is_the_curve_of_a_share_or_lies_between_two() -> None:
         assert effort.slack[3][[0, -1]] == pytest.approx(needed(i))
         assert (effort.slack[1] >= effort.slack[2]).all()
         assert (effort.slack[2] >= effort.slack[3]).all()
+        assert (effort.slack[4] > effort.slack[1]).all()
     between, few = effort_for(calibration, 0.45, 0.95), effort_for(calibration, 0.01, 0.95)
     assert between is not None
     assert few is not None

@@ -92,6 +92,16 @@ def test_the_clock_is_looked_at_after_a_bounded_number_of_distances(exact, monke
     assert len(looks) >= len(vectors) * len(queries) / (1 << 16)
 
 
+@pytest.mark.parametrize("exact", [scan, reference.scan])
+def test_the_clock_is_looked_at_every_few_megabytes_of_rows(exact, monkeypatch):
+    vectors, queries = np.zeros((8_000, 1024), np.float32), np.zeros((1, 1024), np.float32)
+    looks = []
+    ours = types.SimpleNamespace(monotonic_ns=lambda: looks.append(1) or 0)
+    monkeypatch.setattr(sys.modules[exact.__module__], "time", ours)
+    assert exact(vectors, queries, 3, "l2", deadline_ns=1)[2]
+    assert len(looks) >= vectors.nbytes / (4 << 20)
+
+
 def test_rescoring_gives_true_distances_and_infinity_for_no_row():
     vectors, queries = sample(30, 19, np.float16)
     rows = np.array([[0, 5, -1, 29, 30]] * len(queries))

@@ -6,6 +6,10 @@ Masks and encoded columns are cached per segment, which never changes; deletions
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
+import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Allowed", "Passing", "allowed", "allowed_by", "live", "without"]
 
+_log = logging.getLogger("vecdb")
 _ZERO = np.uint8(0)
 CACHE_BYTES = 256 << 20  # of masks and codes, in this process
 _ENTRY_BYTES = 1024  # of an entry itself and of what searches prepare under it
@@ -165,8 +170,9 @@ def _passing(expr: Expr, data: Segment, textual: bool, deadline_ns: int) -> Allo
     if found is None:
         zones = judge(expr, data.rows, lambda name: _stats(data, name))
         bits = evaluate(
-            expr, data.rows, lambda name: _column(data, name, textual), zones, deadline_ns
-        )
+            expr, data.rows, lambda name: _column(data, name, textual, deadline_ns), zones,
+            deadline_ns,
+        )  # fmt: skip
         count = bitmap.live_rows(bits)
         found = Allowed(bits if count < data.rows else None, count)
         _CACHE.put(data, expr, found, bits.nbytes)
@@ -178,12 +184,45 @@ def _stats(data: Segment, name: str) -> Stats | None:
     return None if blocks is None else Stats(blocks, data.columns.field(name).type)
 
 
-def _column(data: Segment, name: str, textual: bool) -> ColumnData | Ids:
+def _column(data: Segment, name: str, textual: bool, deadline_ns: int) -> ColumnData | Ids:
     column: ColumnData | Ids | None = _CACHE.get(data, name)
-    if column is None:
-        column = Ids(data.ids, textual) if name == "id" else column_data(data.column(name))
-        _CACHE.put(data, name, column, column.nbytes)
+    if column is not None:
+        return column
+    if deadline_ns:
+        return _in_time(data, name, textual, deadline_ns)
+    return _made(data, name, textual)
+
+
+def _made(data: Segment, name: str, textual: bool) -> ColumnData | Ids:
+    """The column, read and put into the cache."""
+    column = Ids(data.ids, textual) if name == "id" else column_data(data.column(name))
+    _CACHE.put(data, name, column, column.nbytes)
     return column
+
+
+def _in_time(data: Segment, name: str, textual: bool, deadline_ns: int) -> ColumnData | Ids:
+    """The column, read on a thread of its own: when the deadline comes first, the thread goes on
+    for the next search that wants it."""
+    key = "reading", name, os.getpid()  # a forked child has no such thread
+    done: threading.Event | None = _CACHE.get(data, key)
+    if done is None or done.is_set():
+        done = threading.Event()
+        _CACHE.put(data, key, done, 0)
+        args = data, name, textual, done
+        threading.Thread(target=_read, args=args, name="vecdb-column", daemon=True).start()
+    if not done.wait(max(0, deadline_ns - time.monotonic_ns()) / 1e9):
+        raise TimeUpError
+    column: ColumnData | Ids | None = _CACHE.get(data, name)
+    return _made(data, name, textual) if column is None else column
+
+
+def _read(data: Segment, name: str, textual: bool, done: threading.Event) -> None:
+    try:
+        _made(data, name, textual)
+    except Exception:
+        _log.debug("column %s could not be read ahead", name, exc_info=True)  # who waits meets it
+    finally:
+        done.set()
 
 
 class _Cache:

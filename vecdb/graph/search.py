@@ -32,9 +32,9 @@ Results = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 
 _TASK = 32  # queries of a task
 _LONG = 256  # of a task of a large batch: handing over a task costs Python and a wake-up
-_TIMED = 4  # walks between two looks at the clock; a scan of records may take 2 ms
+_TIMED = 256  # nodes that wait in the walks between two looks at the clock: .2 to 1 ms
 _NO_BITMAP = np.zeros(0, np.uint8)
-_NO_SLACK = np.zeros((4, 0), np.float32)
+_NO_SLACK = np.zeros((5, 0), np.float32)
 _NONE_BARRED = np.zeros(0, np.int64)
 _KEPT = 32  # nodes beyond k that a selective walk or a scan keeps for the rescoring
 _MAX_STONES = 512
@@ -117,11 +117,12 @@ def search(
         not returned, and `ef` counts the others.
     matching : int, optional
         Number of allowed rows; counted when not given.
-    slack : (4, n) float32 array, optional
+    slack : (5, n) float32 array, optional
         Bounds the walk: while the k-th best squared distance of the inner space is at most
         ``slack[0, i]`` (the last i: whatever it is), nodes within ``slack[1, i]`` times it are
         expanded, `ef` of them at most are waiting; ``slack[3, i]`` times where of the rows around
-        the query about the same share passes as of all, and ``slack[2, i]`` half-way.
+        the query about the same share passes as of all, ``slack[2, i]`` half-way, and
+        ``slack[4, i]`` where far fewer pass there.
     barred : (nq,) int64 array, optional
         For each query a row that the walk behaves as if it were not there, -1 for none.
     scan : bool
@@ -160,7 +161,7 @@ def search(
     done = np.ones(len(parts), bool)
     step = size
     if deadline_ns:
-        step = 1 if scan else _TIMED
+        step = 1 if scan or allowed is not None else max(1, _TIMED // ef)
 
     def task(i: int) -> None:
         for at in parts[i][::step]:

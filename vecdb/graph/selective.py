@@ -14,8 +14,8 @@ easy queries end early, hard ones go on: at equal recall 44 hops against 67 (tex
 random fewer slack is needed, for more nodes lie between the k-th and the bound. The share that
 passes there is that of the k among all that are nearer than the k-th: about that of the whole
 graph, or all (a filter that favours the neighbourhood), or the root of it, whichever is nearest in
-the logarithm. Below a third of it the filter hides what is there, and the slack is that of no
-filter.
+the logarithm. Where far fewer pass the filter hides what is there, and the walk needs more slack
+than without one.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from vecdb.quant.record import FLOAT_DIMS, record_bytes, record_distance
 
 __all__ = ["RATIO_UNIT", "scan_records", "walk_selective"]
 
-DENSE, MIDDLE, SCATTERED = 1, 2, 3  # lines of a table of slacks, below the distances they hold for
-SPARSER = 3  # times fewer rows than elsewhere pass where a filter hides the neighbourhood
+DENSE, MIDDLE, SCATTERED, HIDDEN = 1, 2, 3, 4  # lines of a table of slacks, below the distances
+SPARSER = 1.75  # times fewer rows than elsewhere pass where a filter hides the neighbourhood
 RATIO_UNIT = 64  # stones for an allowed node are counted in parts of one
 _FIRST = 16  # stones on the way to the first allowed nodes
 _SEEDS = 128  # allowed rows looked at when the walk comes by too few
@@ -69,7 +69,9 @@ def bound_of(slack, line, key):
 @jit("i8(i8[::1], i8, i8, i8, i8)", inline=True)
 def line_of(stones, few, some, many, key):
     """The line of the table of slacks for the number of stones that are nearer than the k-th."""
-    if key <= stones[8 + few] or stones[min(8 + many, len(stones) - 1)] < key:
+    if stones[min(8 + many, len(stones) - 1)] < key:
+        return HIDDEN
+    if key <= stones[8 + few]:
         return DENSE
     return MIDDLE if key <= stones[8 + some] else SCATTERED
 

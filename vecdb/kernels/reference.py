@@ -20,7 +20,8 @@ __all__ = ["allowed_rows", "digests", "distances", "scan"]
 
 _BLOCK_BYTES = 16 << 20  # of float32 rows at a time
 _QUERIES = 64  # at a time
-_TIMED_BYTES = 2 << 20  # of rows, times queries, between two looks at the clock: about 1 ms
+_TIMED = 1 << 16  # rows times queries between two looks at the clock
+_TIMED_BYTES = 2 << 20  # of rows, times queries, between them
 
 
 def distances(queries: NDArray[Any], vectors: NDArray[Any], metric: str) -> NDArray[np.float32]:
@@ -85,7 +86,7 @@ def scan(
         return np.concatenate(found_rows), np.concatenate(found_distances), all(complete)
     block = max(1, _BLOCK_BYTES // (4 * max(dim, 1)))
     if deadline_ns:
-        block = max(1, _TIMED_BYTES // (4 * max(dim, 1) * max(1, len(queries))))
+        block = max(1, min(_TIMED, _TIMED_BYTES // (4 * max(dim, 1))) // max(1, len(queries)))
     for start in range(0, count, block):
         if deadline_ns and time.monotonic_ns() > deadline_ns:
             return best, dists, False

@@ -170,8 +170,9 @@ def scan(
         scratch = np.empty(step if codes is None else 3 * _CODED, np.int64)
         chunk = _CHUNK
         if deadline_ns:
-            bytes_a_row = vectors.strides[0] * max(1, len(asked[1]) // _FEW) if n else 1
-            chunk = max(64, min(_CHUNK, _TIMED_BYTES // bytes_a_row))
+            count = max(1, len(asked[1]))
+            bytes_a_row = vectors.strides[0] * max(1, count // _FEW) if n else 1
+            chunk = max(64, min(_CHUNK // count, _TIMED_BYTES // bytes_a_row))
         for start in range(edges[part], edges[part + 1], chunk):
             if deadline_ns and time.monotonic_ns() > deadline_ns:
                 done[i] = False
