@@ -173,6 +173,7 @@ col = model.make(path, sync="os")
 reader = vecdb.open(path)
 model.apply(col, model.Op("add", dict.fromkeys(range(200), 1)))
 model.content(col)  # what it imports is imported once, not in every child
+model.apply(col, model.Op("upsert", {5: 1}))  # nobody has read a column of this snapshot
 stop = False
 query = model.vectors_of([1], [1])[0]
 def add():
@@ -195,7 +196,7 @@ def read():
 def lock():  # every one that a child may come to
     writer = col._store._writer()
     locks = [writer.lock, writer.state.active._lock, reader._store._core._lock, col._workers._lock,
-             col._store._life, kernels._gate.lock, kernels._gate.starting, index._turn]
+             col._store._life, index._turn, kernels._gate.starting, kernels._gate.lock]
     while not stop:
         with contextlib.ExitStack() as held:
             for one in locks:
