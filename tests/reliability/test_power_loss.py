@@ -224,7 +224,7 @@ def test_the_control_knows_every_sync_in_the_code() -> None:
     )
     known = Counter(label.split()[0] for label in SYNCING.elements())
     through_a_container = Counter(["write_segment", "write_index", "_write_tombstones"])
-    passed_on = Counter(["finish_mapped", "sync"])  # what containers and logs sync by
+    passed_on = Counter(["finish", "sync"])  # what containers and logs sync by
     assert found == known - through_a_container + passed_on + Counter(["_keep_torn", "close"])
 
 
