@@ -51,13 +51,14 @@ def test_every_row_stands_once_in_the_cluster_of_its_nearest_centre(grouped):
     assert to_middles < 0.9 * np.square(rows).sum(1).mean()  # the centres tell places apart
 
 
-def chosen(job, records, clusters, rows, compared):
+def chosen(job, records, clusters, rows, compared, late=0):
+    ranks = np.arange(ROWS, dtype=np.int32)
     links = np.full((ROWS, DEGREE), -1, np.int32)
     degrees = np.zeros(ROWS, np.int32)
     choose_links(
         *records.args, *clusters.centres.args, *clusters.packed.args, clusters.members,
-        clusters.starts, rows, records.asks(rows), compared, 64, job.degree, np.float32(ALPHA),
-        links, degrees,
+        clusters.starts, ranks, late, rows, records.asks(rows), compared, 64, job.degree,
+        np.float32(ALPHA), links, degrees,
     )  # fmt: skip
     return links, degrees
 
@@ -87,6 +88,18 @@ def test_fewer_compared_rows_are_those_of_the_nearest_clusters(grouped):
     assert np.mean([apart(records, row, every[row, 0]) for row in rows]) <= near
     other = np.random.default_rng(1).integers(0, ROWS, len(rows))
     assert near < 0.5 * np.mean([apart(records, *pair) for pair in zip(rows, other, strict=True)])
+
+
+def test_an_early_row_chooses_among_the_rows_before_it(grouped):
+    job, records, clusters = grouped
+    rows = np.sort(clusters.rows[:97])
+    links, degrees = chosen(job, records, clusters, rows, 10 * ROWS, late=ROWS // 2)
+    for row in rows:
+        reach = row if row < ROWS // 2 else ROWS
+        assert degrees[row] == min(DEGREE, reach - (row >= ROWS // 2))
+        assert (links[row, : degrees[row]] < reach).all()
+    late = rows[rows >= ROWS // 2]
+    assert any((links[row, : degrees[row]] > row).any() for row in late)
 
 
 def test_links_are_turned_round_target_by_target_in_the_order_of_their_sources():

@@ -34,6 +34,7 @@ _PACKED = (
     "Array(u1, 1, 'C', readonly=True), Array(f4, 1, 'C', readonly=True),"
     " Array(f4, 1, 'C', readonly=True)"
 )
+_INTS = "Array(i4, 1, 'C', readonly=True)"
 _WHOLE = "Array(i8, 1, 'C', readonly=True)"
 
 
@@ -154,18 +155,19 @@ class Clusters:
         return labels
 
 
-@jit("void(f4[::1], i8, i8[::1], i8, Array(i4, 1, 'C', readonly=True), i8)")
-def _keep_nearest(distances, count, pool, size, numbers, first):
+@jit(f"void(f4[::1], i8, i8[::1], i8, {_INTS}, i8, {_INTS}, i8)")
+def _keep_nearest(distances, count, pool, size, numbers, first, ranks, before):
     """Take into a pool of `size` keys what of the distances belongs there; the i-th is that of
-    numbers[first + i]."""
+    numbers[first + i], which counts when its rank is below `before`."""
     keys, here = address(pool) + 64, address(distances)
     for block in range(0, count, LANES):
         mask = below(here + 4 * block, min(pool[7 + size] >> 32, INFINITE))
         while mask:
             lane = block + trailing_zeros(mask)
             mask &= mask - 1
-            key = make_key(max(distances[lane], np.float32(0)), np.int64(numbers[first + lane]))
-            if key < pool[7 + size]:
+            number = np.int64(numbers[first + lane])
+            key = make_key(max(distances[lane], np.float32(0)), number)
+            if key < pool[7 + size] and ranks[number] < before:
                 pool_insert(keys, size, key)
 
 
@@ -235,7 +237,7 @@ def _probes(asks, inner, matrix, scales, norms, starts, compared, most, wanted):
                 rank[order[c]] = c
         for j in range(count):
             pool = pools[i + j]
-            _keep_nearest(out[j], len(norms), pool, most, numbers, 0)
+            _keep_nearest(out[j], len(norms), pool, most, numbers, 0, numbers, len(norms))
             met = 0
             for p in range(8, len(pool)):
                 if met >= compared:
@@ -258,15 +260,17 @@ def _probes(asks, inner, matrix, scales, norms, starts, compared, most, wanted):
 
 
 @jit(
-    f"void(i8, i8, i8, {_PACKED}, {_PACKED}, Array(i4, 1, 'C', readonly=True), {_WHOLE}, {_WHOLE},"
-    " u1[:, ::1], i8, i8, i8, f4, i4[:, ::1], i4[::1])"
+    f"void(i8, i8, i8, {_PACKED}, {_PACKED}, {_INTS}, {_WHOLE}, {_INTS}, i8, {_WHOLE}, u1[:, ::1],"
+    " i8, i8, i8, f4, i4[:, ::1], i4[::1])"
 )
 def choose_links(
     data, stride, inner, centre_matrix, centre_scales, centre_norms, matrix, scales, norms, members,
-    starts, rows, asks, compared, size, degree, alpha, links, degrees,
+    starts, ranks, late, rows, asks, compared, size, degree, alpha, links, degrees,
 ):  # fmt: skip
     """Choose the links of `rows` among the `size` nearest of some `compared` rows around each.
 
+    A row of a rank below `late` has only rows of lower ranks to choose from, as if it had been
+    inserted when no others were there.
     `asks` are the records that neighbours are looked for in place of the rows, 256 at most; those
     of one place should come together, as they are compared with the same clusters.
     """
@@ -298,9 +302,11 @@ def choose_links(
         first, last = starts[cluster], starts[cluster + 1]
         _distances(matrix, scales, norms, inner, first, last, address(four), stride, count, out)
         for i in range(count):
+            ask = wanted[at + i] & 255
+            rank = ranks[rows[ask]]
             _keep_nearest(
-                out[i], LANES * (last - first), pools[wanted[at + i] & 255], size, members,
-                LANES * first,
+                out[i], LANES * (last - first), pools[ask], size, members, LANES * first, ranks,
+                rank if rank < late else len(ranks),
             )  # fmt: skip
         at += count
     for i in range(len(rows)):
