@@ -144,6 +144,8 @@ def test_a_filter_past_its_deadline_looks_at_no_further_block_and_is_not_remembe
     with vecdb.create(tmp_path / "store", 4) as made:
         made.add(VECTORS, metadata={"n": np.arange(ROWS) % 7})
         made.flush()
+        made.query("n = 2", limit=0)  # the column is read
+        blocks.clear()
         ours = types.SimpleNamespace(monotonic_ns=lambda: len(blocks))
         with monkeypatch.context() as patched:
             patched.setattr(evaluate, "time", ours)
