@@ -34,7 +34,9 @@ class Batch:
         from vecdb.workers import Workers
 
         data = self._data
-        pools = {threads: Workers(threads) for threads in (1, 2)}
+        # the caller takes a task too, so a pool of one would be more than one thread; a pool of two
+        # keeps two cores busy, which is what hnswlib's two threads do
+        pools = {1: None, 2: Workers(2)}
         built = graph.build(data.train, data.metric, workers=pools[2])
         return lambda threads: graph.search(
             built, data.train, data.test, K, EF, metric=data.metric, workers=pools[threads]
