@@ -53,7 +53,7 @@ def finish(
     projection = fit_projection(basis, dims, seed)
     block = block_bytes(dims, bits)
     rows = np.zeros((n, records.stride + job.degree // BLOCK * block), np.uint8)
-    rows[:, : records.stride] = records.data.reshape(n, records.stride)
+    rows[:, : records.stride] = records.table
     for b in range(job.degree // BLOCK):
         at = records.stride + b * block
         rows[:, at : at + 4 * BLOCK].view(np.int32)[:] = links[:, b * BLOCK : (b + 1) * BLOCK]

@@ -22,7 +22,7 @@ class Upper:
         self.entry = int(order[0]) if len(order) else 0
         self.sizes = level_sizes(levels_of(len(order)))
         self.sample = order[: self.sizes.max(initial=0)].astype(np.int32)
-        self.records = records.data.reshape(len(order), records.stride)[self.sample]
+        self.records = records.table[self.sample]
         self.links = np.full((int(self.sizes.sum()), WIDTH), -1, np.int32)
         self.done = 0
 
