@@ -10,19 +10,6 @@ from vecdb.errors import ArgumentError, ClosedError
 from vecdb.workers import Workers
 
 
-def test_run_gives_results_in_order() -> None:
-    workers = Workers(3)
-    assert workers.run(lambda i: i * i, 50) == [i * i for i in range(50)]
-    workers.close()
-
-
-def test_a_nested_run_does_not_deadlock_a_pool_of_one() -> None:
-    workers = Workers(1)
-    done = workers.submit(lambda: workers.run(lambda i: i, 8)).result(timeout=10)
-    assert done == list(range(8))
-    workers.close()
-
-
 def test_the_queue_is_bounded_and_a_fast_caller_waits() -> None:
     workers = Workers(1)
     gate = threading.Event()
@@ -40,20 +27,66 @@ def test_the_queue_is_bounded_and_a_fast_caller_waits() -> None:
     workers.close()
 
 
-def test_an_error_in_one_task_reaches_the_caller_after_all_have_ended() -> None:
-    workers = Workers(2)
-    ended = []
+def test_shared_work_is_done_once_by_whoever_is_free() -> None:
+    workers = Workers(3)
+    done: list[tuple[int, str]] = []
 
     def task(i: int) -> None:
-        if i == 0:
-            raise ZeroDivisionError
-        time.sleep(0.01)
-        ended.append(i)
+        done.append((i, threading.current_thread().name))
+        time.sleep(0.0001)
 
-    with pytest.raises(ZeroDivisionError):
-        workers.run(task, 4)
-    assert sorted(ended) == [1, 2, 3]
-    assert workers.run(lambda i: i, 2) == [0, 1]
+    workers.each(task, range(1000))
+    assert sorted(i for i, _ in done) == list(range(1000))
+    assert 1 < len({name for _, name in done}) <= 3  # the caller is one of the three
+    workers.close()
+
+
+def test_shared_work_waits_for_nobody_who_has_not_begun() -> None:
+    workers, running, gate = Workers(2), threading.Barrier(3), threading.Event()
+
+    def busy() -> None:
+        running.wait(10)
+        gate.wait(10)
+
+    for _ in range(2):
+        workers.submit(busy)
+    running.wait(10)
+    calls: list[int] = []
+    for _ in range(6):  # the queue has room for four
+        workers.each(calls.append, range(2))
+    gate.set()
+    workers.close()
+    assert calls == [0, 1] * 6  # nor is what was offered called later
+
+
+def test_an_error_in_shared_work_reaches_the_caller_after_all_have_ended() -> None:
+    workers, both = Workers(2), threading.Barrier(2)
+    for failing in ("the caller", "the worker"):
+        begun, ended = [], []
+
+        def task(
+            i: int, failing: str = failing, begun: list[int] = begun, ended: list[int] = ended
+        ) -> None:
+            begun.append(i)
+            both.wait(10)
+            mine = threading.current_thread() is threading.main_thread()
+            if mine is (failing == "the caller"):
+                raise ZeroDivisionError
+            time.sleep(0.05)
+            ended.append(i)
+
+        with pytest.raises(ZeroDivisionError):
+            workers.each(task, range(9))
+        assert sorted(begun) == [0, 1]  # and nothing after the error
+        assert len(ended) == 1
+    workers.close()
+
+
+def test_a_pool_of_one_calls_each_from_its_own_worker() -> None:
+    workers = Workers(1)
+    calls: list[int] = []
+    workers.submit(lambda: workers.each(calls.append, range(8))).result(timeout=10)
+    assert calls == list(range(8))
     workers.close()
 
 
@@ -72,10 +105,10 @@ def test_a_closed_pool_refuses_and_leaves_no_thread() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork with threads is what is tested
 def test_a_forked_child_starts_its_own_threads() -> None:
     workers = Workers(2)
-    workers.run(lambda i: i, 4)
+    workers.submit(int).result()
     child = os.fork()
     if child == 0:
-        os._exit(0 if workers.run(lambda i: i + 1, 4) == [1, 2, 3, 4] else 1)
+        os._exit(0 if workers.submit(int, "7").result(timeout=10) == 7 else 1)
     assert os.waitpid(child, 0)[1] == 0
     workers.close()
 

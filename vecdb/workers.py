@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, ParamSpec, TypeVar
 
@@ -71,31 +72,48 @@ class Workers:
         self._queue.put((future, fn, args, kwargs))
         return future
 
-    def run(self, fn: Callable[[int], T], tasks: int | None = None) -> list[T]:
-        """``[fn(0), ..., fn(tasks - 1)]``, the last one on the calling thread.
+    def each(self, task: Callable[[T], object], items: Iterable[T]) -> None:
+        """Call ``task(item)`` for all items, here and on the workers that are free meanwhile.
 
-        `tasks` is the number of workers when not given. The caller works too, so a nested call
-        from inside a worker can't deadlock on a pool of one; the first error is raised after all
-        tasks have ended.
+        The threads, this one among them, take one item after the other: who comes late does less,
+        and nothing waits for workers that are busy with something else. On a worker itself it all
+        happens here. An error is raised after all threads have ended; no item is begun after it.
         """
-        count = self.threads if tasks is None else tasks
-        if count <= 1 or self._is_worker():
-            return [fn(i) for i in range(count)]
-        futures = [self.submit(fn, i) for i in range(count - 1)]
-        error: BaseException | None = None
-        results: list[T] = []
-        try:
-            last = fn(count - 1)
-        except BaseException as caught:  # the other tasks still use the caller's arrays
-            error = caught
-        for future in futures:
+        todo = list(items)
+        left = iter(todo)
+
+        def work() -> None:
             try:
-                results.append(future.result())
-            except BaseException as caught:
-                error = error or caught
+                for item in left:  # one step of a list's iterator is atomic
+                    task(item)
+            except BaseException:
+                deque(left, maxlen=0)
+                raise
+
+        helpers = [] if self._is_worker() else self._offer(work, min(len(todo), self.threads) - 1)
+        error: BaseException | None = None
+        try:
+            work()
+        except BaseException as caught:  # the others still use the caller's arrays
+            error = caught
+        for helper in helpers:
+            if not helper.cancel():
+                error = helper.exception() or error
         if error is not None:
             raise error
-        return [*results, last]
+
+    def _offer(self, work: Callable[[], object], times: int) -> list[Future[object]]:
+        """The futures of what the queue has room for."""
+        futures: list[Future[object]] = []
+        for _ in range(times):
+            self._start()
+            future: Future[object] = Future()
+            try:
+                self._queue.put_nowait((future, work, (), {}))
+            except queue.Full:
+                break
+            futures.append(future)
+        return futures
 
     def close(self) -> None:
         """Finish the queued tasks and end the threads. Closing twice is fine."""

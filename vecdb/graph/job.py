@@ -45,7 +45,7 @@ class Job:
             for i in range(len(edges) - 1):
                 run(i)
         else:
-            self.workers.run(run, len(edges) - 1)
+            self.workers.each(run, range(len(edges) - 1))
 
     def check(self) -> None:
         """Raise Cancelled when the build has been cancelled."""

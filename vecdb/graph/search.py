@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,8 +29,8 @@ TALLY = (*COUNTERS, "met")
 Results = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 """Rows, distances and tallies of a block of queries."""
 
-_TASK = 32  # queries of a task
-_LONG = 256  # of a task of a large batch: handing over a task costs Python and a wake-up
+_ALONE = 32  # queries for which no second thread is woken
+_STEP = 16  # queries that a thread takes at a time
 _TIMED = 256  # nodes that wait in the walks between two looks at the clock: .2 to 1 ms
 _NO_BITMAP = np.zeros(0, np.uint8)
 _NO_SLACK = np.zeros((5, 0), np.float32)
@@ -155,33 +154,22 @@ def search(
         graph, vectors, k, ef, metric=metric, allowed=allowed, matching=matching, slack=slack,
         scan=scan, knobs=knobs,
     )  # fmt: skip
-    out = _results(nq, k)
-    size = max(_TASK, min(_LONG, nq // (1 if workers is None else 4 * workers.threads)))
-    parts = [range(at, min(nq, at + size)) for at in range(0, nq, size)]
-    done = np.ones(len(parts), bool)
-    step = size
+    rows, distances, tally = _results(nq, k)
+    step = _STEP
     if deadline_ns:
+        rows[:], distances[:], tally[:] = -1, np.inf, 0
         step = 1 if scan or allowed is not None else max(1, _TIMED // ef)
+    turn = np.zeros(1, np.int64)
 
-    def task(i: int) -> None:
-        for at in parts[i][::step]:
-            if deadline_ns and time.monotonic_ns() > deadline_ns:
-                rest = slice(at, parts[i].stop)
-                out[0][rest], out[1][rest], out[2][rest], done[i] = -1, np.inf, 0, False
-                return
-            mine = slice(at, min(parts[i].stop, at + step))
-            only = None if barred is None else barred[mine]
-            bound.into(out[0][mine], out[1][mine], out[2][mine], queries[mine], only)
+    def task(_: int) -> None:
+        bound.into(rows, distances, tally, queries, barred, turn, step, deadline_ns)
 
-    if workers is None or len(parts) <= 1:
-        for i in range(len(parts)):
-            task(i)
+    if workers is None:
+        task(0)
     else:
-        workers.run(task, len(parts))
-    rows, distances, tally = out
-    return Found(
-        rows, distances, tally[:, :-1].sum(axis=0), tally[:, 0], tally[:, -1], bool(done.all())
-    )  # fmt: skip
+        workers.each(task, range(min(workers.threads, -(-nq // _ALONE))))
+    complete = bool(turn[0] >= nq)
+    return Found(rows, distances, tally[:, :-1].sum(axis=0), tally[:, 0], tally[:, -1], complete)
 
 
 class Bound:
@@ -233,16 +221,21 @@ class Bound:
         tally: NDArray[np.int64],
         queries: NDArray[np.float32],
         barred: NDArray[np.int64] | None = None,
+        turn: NDArray[np.int64] | None = None,
+        step: int = 0,
+        deadline_ns: int = 0,
     ) -> None:
-        """The same, written into arrays of the caller."""
+        """The same, written into arrays of the caller; with `turn`, the (1,) number of the next
+        query, those that are this thread's, see :func:`vecdb.graph.traverse.search_bound`."""
         graph, call = self._graph, self._call
         if graph.rows == 0:
             rows[:], distances[:], tally[:] = -1, np.inf, 0
             return
         visited = _borrow(graph, call)
         search_bound(
-            self._state, queries, _NONE_BARRED if barred is None else barred, visited, rows,
-            distances, tally,
+            self._state, queries, _NONE_BARRED if barred is None else barred,
+            0 if turn is None else turn.ctypes.data, step or len(queries), deadline_ns, visited,
+            rows, distances, tally,
         )  # fmt: skip
         _give_back(call, visited)
 
@@ -353,7 +346,7 @@ def _rehearse() -> None:
     few = np.ones(max(len(SHAPE), len(CALL)), np.int64)
     none, units = _NO_BITMAP, np.ones(3, np.float32)
     state = settled(none, none, none, few, units, few, none, _NO_SLACK)
-    search_bound(state, np.empty((0, 1), np.float32), _NONE_BARRED, none, *_results(0, 1))
+    search_bound(state, np.empty((0, 1), np.float32), _NONE_BARRED, 0, 1, 0, none, *_results(0, 1))
 
 
 _rehearse()

@@ -14,6 +14,7 @@ from vecdb.graph.keys import EMPTY, LEAST, key_distance, key_row, make_key
 from vecdb.graph.levels import descend
 from vecdb.graph.selective import scan_records, walk_selective
 from vecdb.graph.visited import begin, enter, grown, slot_of
+from vecdb.kernels.clock import monotonic_ns
 from vecdb.kernels.files import read_rows
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import (
@@ -26,7 +27,7 @@ from vecdb.kernels.leaves import (
     project,
     trailing_zeros,
 )
-from vecdb.kernels.memory import address, bytes_at, read_f32, read_i32, write_f32
+from vecdb.kernels.memory import address, bytes_at, fetch_add, read_f32, read_i32, write_f32
 from vecdb.kernels.scan import pool_key, query_norm
 from vecdb.quant.neighbours import BLOCK, block_bytes, table_around
 from vecdb.quant.record import FLOAT_DIMS, encode_record, header, record_bytes, record_distance
@@ -458,19 +459,38 @@ def search_rows(
 
 
 @jit(
-    f"void({_WHOLE}, Array(f4, 2, 'C', readonly=True), {_WHOLE}, u1[::1], i8[:, ::1], f4[:, ::1],"
-    " i8[:, ::1])"
+    f"void({_WHOLE}, Array(f4, 2, 'C', readonly=True), {_WHOLE}, i8, i8, i8, u1[::1], i8[:, ::1],"
+    " f4[:, ::1], i8[:, ::1])"
 )
-def search_bound(state, queries, barred, visited, rows, distances, tally):
+def search_bound(
+    state, queries, barred, turn, step, deadline, visited, rows, distances, tally
+):  # fmt: skip
     """:func:`search_rows` with the arrays that stay the same given as :func:`settled` has them:
-    numba takes 100 ns for every array that it is handed."""
-    search_rows(
-        bytes_at(state[0], state[1]), bytes_at(state[2], state[3]), bytes_at(state[4], state[5]),
-        bytes_at(state[6], state[7]).view(np.int64), bytes_at(state[8], state[9]).view(np.float32),
-        queries, bytes_at(state[10], state[11]).view(np.int64), bytes_at(state[12], state[13]),
-        bytes_at(state[14], state[15]).view(np.float32).reshape(state[16], -1), barred,
-        visited, rows, distances, tally,
-    )  # fmt: skip
+    numba takes 100 ns for every array that it is handed.
+
+    `turn` is the address of the number of the next query: the threads that share a batch take
+    `step` at a time, until none is left or the clock says `deadline` (0: never). When it is 0,
+    this thread answers all.
+    """
+    first = 0
+    while True:
+        if turn:
+            if deadline and monotonic_ns() > deadline:
+                return
+            first = fetch_add(turn, step)
+            if first >= len(queries):
+                return
+        mine = slice(first, first + step)
+        search_rows(
+            bytes_at(state[0], state[1]), bytes_at(state[2], state[3]),
+            bytes_at(state[4], state[5]), bytes_at(state[6], state[7]).view(np.int64),
+            bytes_at(state[8], state[9]).view(np.float32), queries[mine],
+            bytes_at(state[10], state[11]).view(np.int64), bytes_at(state[12], state[13]),
+            bytes_at(state[14], state[15]).view(np.float32).reshape(state[16], -1), barred[mine],
+            visited, rows[mine], distances[mine], tally[mine],
+        )  # fmt: skip
+        if not turn:
+            return
 
 
 def settled(*arrays: np.ndarray) -> np.ndarray:

@@ -8,14 +8,13 @@ all at once before any of it is waited for: a disk serves many requests better t
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from typing import Any
 
 import numpy as np
-from numba import types
 
-from vecdb.kernels.jit import INTERPRETED, jit
+from vecdb.kernels.foreign import foreign
+from vecdb.kernels.jit import jit
 from vecdb.kernels.memory import address
 
 __all__ = ["read_rows"]
@@ -24,24 +23,15 @@ _NOWAIT = 8  # RWF_NOWAIT: only what is in memory
 _WILL_NEED = 3  # POSIX_FADV_WILLNEED
 
 
-def _foreign(name: str, *arguments: Any) -> Any:
-    """A function of the C library; elsewhere than on Linux, where no descriptor is handed in, it
-    is not looked for."""
+def _of_linux(name: str, *arguments: str) -> Any:
+    """Elsewhere than on Linux no descriptor is handed in, and the function is not looked for."""
     if sys.platform != "linux":
         return jit(inline=True)(lambda *_: -1)
-    if INTERPRETED:
-        function = getattr(ctypes.CDLL(None), name)
-        function.argtypes = [_C_TYPES[kind] for kind in arguments]
-        function.restype = ctypes.c_long
-        return function
-    return types.ExternalFunction(name, types.int64(*arguments))
+    return foreign(name, *arguments)
 
 
-_C_TYPES = {types.int32: ctypes.c_int, types.int64: ctypes.c_long}
-_INT, _LONG = types.int32, types.int64
-
-preadv2 = _foreign("preadv2", _INT, _LONG, _INT, _LONG, _INT)
-posix_fadvise = _foreign("posix_fadvise", _INT, _LONG, _LONG, _INT)
+preadv2 = _of_linux("preadv2", "int", "long", "int", "long", "int")
+posix_fadvise = _of_linux("posix_fadvise", "int", "long", "long", "int")
 
 
 @jit("b1(i8, i8, i8, i8, i8[::1], i8, i8)")

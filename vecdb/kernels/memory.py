@@ -8,6 +8,7 @@ the arrays alive. Under ``NUMBA_DISABLE_JIT=1`` the same functions go through ct
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from vecdb.kernels.jit import INTERPRETED
 __all__ = [
     "address",
     "bytes_at",
+    "fetch_add",
     "read_f32",
     "read_i32",
     "read_i64",
@@ -37,6 +39,15 @@ if INTERPRETED:
     def bytes_at(at: int, count: int) -> Any:
         """So many bytes at an address as an array; whoever owns them keeps them alive."""
         return np.ctypeslib.as_array((ctypes.c_uint8 * int(count)).from_address(int(at) or 64))
+
+    _adding = threading.Lock()
+
+    def fetch_add(at: int, count: int) -> int:
+        """The 64-bit integer at an address, to which `count` is added in one atomic step."""
+        with _adding:
+            before = read_i64(at)
+            write_i64(at, before + count)
+        return int(before)
 
     def _reader(kind: Any, scalar: Any) -> Any:
         return lambda at: scalar(kind.from_address(int(at)).value)
@@ -62,6 +73,7 @@ else:
     from vecdb.kernels.jit import jit
     from vecdb.kernels.vector import (
         address,
+        fetch_add,
         pointer,
         read_f32,
         read_i32,

@@ -189,11 +189,11 @@ def scan(
                     flat(codes.bytes), codes.figures, *asked, min(k, n), pools[part, mine], scratch,
                 )  # fmt: skip
 
-    if workers is None or len(done) == 1:
+    if workers is None:
         for i in range(len(done)):
             task(i)
     else:
-        workers.run(task, len(done))
+        workers.each(task, range(len(done)))
     decode_pools(pools, rows, distances)
     return rows, distances, all(done)
 

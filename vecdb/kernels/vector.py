@@ -34,6 +34,7 @@ __all__ = [
     "blend_u8",
     "dpbusd",
     "even_i64",
+    "fetch_add",
     "floor_f32",
     "fma",
     "head_f16",
@@ -271,6 +272,12 @@ read_u16, _ = _scalar("u16", types.uint16, _I16)
 read_i32, write_i32 = _scalar("i32", types.int32, _I32)
 read_i64, write_i64 = _scalar("i64", types.int64, _I64)
 read_f32, write_f32 = _scalar("f32", types.float32, _F32)
+
+
+@_operation(types.int64, types.int64, types.int64)
+def fetch_add(builder: Any, at: Any, count: Any) -> Any:
+    """The 64-bit integer at an aligned address, to which `count` is added in one atomic step."""
+    return builder.atomic_rmw("add", builder.inttoptr(at, _I64.as_pointer()), count, "monotonic")
 
 
 # --- float32 --------------------------------------------------------------------------------
