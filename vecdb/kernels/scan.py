@@ -30,6 +30,7 @@ _FEW = 4  # queries that are compared with a row in the time that it takes to re
 _QUERIES = 64  # queries in one task: their pools and a block of rows stay in the second level
 _SPLIT_BYTES = 4 << 20  # of rows worth a thread of their own: 0.3 ms of work, 45 us of hand-over
 _NONE = np.zeros(0, np.uint8)
+_HEAD = 128  # bytes of the next row that are asked for: no stream goes beyond its page by itself
 _CODED = 128  # codes looked at before the rows that they let through are computed in full
 
 
@@ -63,7 +64,10 @@ def scan_rows(metric, half, data, dim, start, stop, every, allowed, queries, nor
         for j in range(len(norms)):
             pool = address(pools) + 8 * (j * pools.shape[1] + 8)
             query = address(queries) + j * dim * 4
-            for i in range(0, count - 3, 4):
+            # long rows come from memory faster in one stream: at 1,024 dims, where four rows share
+            # a set of the cache, 93 ns instead of 137; at 384 26 instead of 30; at 100 16, not 10
+            whole = 0 if every and j == 0 and row_bytes > 1024 else count & ~3
+            for i in range(0, whole, 4):
                 if not every and j == 0 and i + 8 <= count:
                     for ahead in range(i + 4, i + 8):
                         prefetch_bytes(base + rows[ahead] * row_bytes, row_bytes)
@@ -76,7 +80,8 @@ def scan_rows(metric, half, data, dim, start, stop, every, allowed, queries, nor
                     key = pool_key(found[lane], rows[i + lane])
                     if key < pools[j, size + 7]:
                         pool_insert(pool, size, key)
-            for i in range(count & ~3, count):
+            for i in range(whole, count):
+                prefetch_bytes(base + (rows[i] + 1) * row_bytes, _HEAD)
                 value = distance(metric, half, base + rows[i] * row_bytes, query, dim, norms[j])
                 key = pool_key(value, rows[i])
                 if key < pools[j, size + 7]:
