@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -235,3 +236,27 @@ def test_rows_or_queries_that_are_not_the_graphs_are_refused(built):
             graph.search(built, vectors, queries, k, 10, metric=metric)
     with pytest.raises(ArgumentError):
         graph.search(built, VECTORS, QUERIES, 1, 10, metric="l2" if metric != "l2" else "ip")
+
+
+def test_an_interrupt_ends_a_long_batch_before_all_of_it_is_done(built, monkeypatch):
+    blocks, begun, into = 60, [], graph.Bound.into
+
+    def watched(self, rows, *rest):
+        if not begun:
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+        begun.append(len(rows))
+        into(self, rows, *rest)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    many = np.tile(QUERIES, (8192 * blocks // len(QUERIES), 1))
+    monkeypatch.setattr(graph.Bound, "into", watched)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            search(built, queries=many)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert max(begun) == 8192
+    assert len(begun) < blocks

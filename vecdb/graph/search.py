@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ Results = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]
 
 _ALONE = 32  # queries for which no second thread is woken
 _STEP = 16  # queries that a thread takes at a time
+_BLOCK = 8192  # queries between two moments at which Python sees an interrupt: .1 to .5 s
 _TIMED = 256  # nodes that wait in the walks between two looks at the clock: .2 to 1 ms
 _NO_BITMAP = np.zeros(0, np.uint8)
 _NO_SLACK = np.zeros((5, 0), np.float32)
@@ -159,16 +161,20 @@ def search(
     if deadline_ns:
         rows[:], distances[:], tally[:] = -1, np.inf, 0
         step = 1 if scan or allowed is not None else max(1, _TIMED // ef)
-    turn = np.zeros(1, np.int64)
-
-    def task(_: int) -> None:
-        bound.into(rows, distances, tally, queries, barred, turn, step, deadline_ns)
-
-    if workers is None:
-        task(0)
-    else:
-        workers.each(task, range(min(workers.threads, -(-nq // _ALONE))))
-    complete = bool(turn[0] >= nq)
+    complete = True
+    for at in range(0, nq, _BLOCK):
+        mine = slice(at, min(nq, at + _BLOCK))
+        turn = np.zeros(1, np.int64)
+        share = partial(
+            bound.into, rows[mine], distances[mine], tally[mine], queries[mine],
+            None if barred is None else barred[mine], turn, step, deadline_ns,
+        )  # fmt: skip
+        if workers is None:
+            share()
+        else:
+            threads = min(workers.threads, -(-(mine.stop - at) // _ALONE))
+            workers.each(lambda call: call(), [share] * threads)
+        complete &= bool(turn[0] >= mine.stop - at)
     return Found(rows, distances, tally[:, :-1].sum(axis=0), tally[:, 0], tally[:, -1], complete)
 
 
