@@ -57,8 +57,10 @@ class Container:
         start, count, meta, _, _, _ = TAIL.unpack(data[-64:])
         table = data[start : start + count * ROW.size]
         self.sections: dict[str, bytes] = {}
-        for name, offset, length, _, _ in ROW.iter_unpack(table):
-            self.sections[name.rstrip(b"\0").decode()] = data[offset : offset + length]
+        self.offsets: dict[str, int] = {}  # where the sections were
+        for raw, offset, length, _, _ in ROW.iter_unpack(table):
+            name = raw.rstrip(b"\0").decode()
+            self.sections[name], self.offsets[name] = data[offset : offset + length], offset
         self.meta: Any = json.loads(data[start + count * ROW.size :][:meta])
         self.forge: Callable[[list[list[Any]], dict[str, Any]], None] = lambda table, tail: None
 

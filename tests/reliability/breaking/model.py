@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ import vecdb
 
 DIM = 8
 COLUMNS = {"version": "int64", "tag": "string", "days": "list<int64>"}
+EVERY_WAY = COLUMNS | {  # to store a column: numbers, text, bits, lists, with nulls and without
+    "even": "bool",
+    "words": "list<string>",
+}
 State = dict[int, int]
 # memtables, merges and graphs at a few dozen rows, so that short workloads reach all of them
 SMALL = {
@@ -43,14 +47,19 @@ def vectors_of(ids: Any, versions: Any) -> np.ndarray:
     return (np.sin((seed + 1) * (np.arange(DIM) + 1.5)) + 0.01).astype(np.float32)
 
 
-def metadata_of(ids: Any, versions: Any) -> dict[str, list[Any]]:
+def metadata_of(ids: Any, versions: Any, names: Iterable[str] = COLUMNS) -> dict[str, list[Any]]:
     """Columns of rows; every seventh tag is null."""
     pairs = [(int(i), int(v)) for i, v in zip(ids, versions, strict=True)]
-    return {
-        "version": [v for _, v in pairs],
-        "tag": [None if i % 7 == 0 else f"tag {i % 5} ü {v}" for i, v in pairs],
-        "days": [[i, v] * (i % 3) for i, v in pairs],
-    }
+    return {name: [_VALUE[name](i, v) for i, v in pairs] for name in names}
+
+
+_VALUE: dict[str, Callable[[int, int], Any]] = {
+    "version": lambda i, v: v,
+    "tag": lambda i, v: None if i % 7 == 0 else f"tag {i % 5} ü {v}",
+    "days": lambda i, v: [i, v] * (i % 3),
+    "even": lambda i, v: None if i % 5 == 0 else i % 2 == 0,
+    "words": lambda i, v: None if i % 6 == 0 else ["a", None, f"{v} ü"][: i % 4],
+}
 
 
 def make(path: Path, **options: Any) -> vecdb.Collection:
@@ -63,7 +72,7 @@ def apply(col: vecdb.Collection, op: Op) -> None:
     """Make the call."""
     ids, versions = list(op.rows), list(op.rows.values())
     if op.kind in ("add", "upsert"):
-        rows = vectors_of(ids, versions), ids, metadata_of(ids, versions)
+        rows = vectors_of(ids, versions), ids, metadata_of(ids, versions, _names(col))
         getattr(col, op.kind)(*rows)
     elif op.kind == "delete":
         col.delete(ids)
@@ -73,6 +82,11 @@ def apply(col: vecdb.Collection, op: Op) -> None:
         col.add_columns({f"extra_{len(col.schema)}": "float64"})
     else:
         getattr(col, op.kind)()
+
+
+def _names(col: vecdb.Collection) -> list[str]:
+    """The columns of a store that rows tell the values of."""
+    return [name for name in col.schema.names if name in EVERY_WAY]
 
 
 def after(state: State, op: Op) -> State:
@@ -132,14 +146,14 @@ def content(col: vecdb.Collection) -> State:
     AssertionError
         When a row is there twice, or is not as it was written.
     """
-    names = [*COLUMNS, "vector"]
-    table = col.query(select=names)
+    names = _names(col)
+    table = col.query(select=[*names, "vector"])
     ids = table.column("id").to_numpy()
     versions = table.column("version").to_numpy()
     state = dict(zip(ids.tolist(), versions.tolist(), strict=True))
     assert len(state) == len(ids) == len(col), "an id is there twice"
-    wanted = metadata_of(ids, versions)
-    for name in COLUMNS:
+    wanted = metadata_of(ids, versions, names)
+    for name in names:
         assert table.column(name).to_pylist() == wanted[name], f"column {name}"
     flat = table.column("vector").combine_chunks().flatten().to_numpy()
     assert np.array_equal(flat.reshape(len(ids), DIM), vectors_of(ids, versions)), "vectors"

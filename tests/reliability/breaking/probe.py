@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import random
@@ -12,29 +13,37 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import vecdb
 from breaking import damage, inject, model
 
 Say = Callable[[str], None]
+QUERIES = model.vectors_of(np.arange(3), np.arange(3) + 5)
 Change = list[Any]  # ["flip", name, byte, bit], ["cut", name, length], ["zero", name, page] ...
 
 
-def build(path: Path) -> None:
+def build(
+    path: Path, *, rows: int = 44, writes: int = 2, sizes: Any = None, **options: Any
+) -> None:
     """A store of every kind of file in under 64 KB: a graph, deleted rows, a log of 5 records.
 
-    It is a copy of an open one, so that the log has not been flushed.
+    It is a copy of an open one, so that the log has not been flushed. `sizes` and `options` are
+    those of :func:`inject.sizes` and :func:`model.make`.
     """
     origin = path.parent / f"{path.name}.origin"
     quiet = {"store_compaction___QUIET": 1_000, "store_compaction___DEAD_SHARE": 1}
-    sizes = model.SMALL | quiet  # nothing happens in the background
-    with inject.sizes(**sizes), inject.calls(inject.NoSync()):
-        col = model.make(origin)
-        model.apply(col, model.Op("add", dict.fromkeys(range(100, 144), 1)))
+    with (
+        inject.sizes(**model.SMALL | quiet | (sizes or {})),  # nothing happens in the background
+        inject.calls(inject.NoSync()),
+    ):
+        col = model.make(origin, **options)
+        model.apply(col, model.Op("add", dict.fromkeys(range(100, 100 + rows), 1)))
         col.optimize()
         model.apply(col, model.Op("add", {3: 2, 9: 2, 5: 2}))
         model.apply(col, model.Op("delete", {103: 0, 110: 0}))
         col.flush()
-        for step in range(2):
+        for step in range(writes):
             model.apply(col, model.Op("add", {10 + step: 3, 20 + step: 3}))
             model.apply(col, model.Op("upsert", {3: 4 + step, 104: 4}))
         model.apply(col, model.Op("delete", {105: 0, 20: 0}))
@@ -43,7 +52,85 @@ def build(path: Path) -> None:
     shutil.rmtree(origin)
 
 
-def history(path: Path) -> list[model.State]:
+def build_dense(path: Path) -> None:
+    """A store of which every bit can be tried.
+
+    Its sections stand side by side, which in others begin pages; it has fewer rows and records, all
+    ways to store a column, and a torn tail that was set aside.
+    """
+    sizes = {"segment_format__PAGE": 64, "store_compaction__INDEX_ROWS": 8}
+    build(path, rows=12, writes=1, sizes=sizes, schema=model.EVERY_WAY)
+    (path / "torn-00000001.log").write_bytes(b"half of a record")
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """A content that a store may have, and what the queries' answers are then.
+
+    Attributes
+    ----------
+    state : model.State
+    table : pyarrow.Table
+        Every row, checked against the model.
+    ids : (n,) int64 array
+        Ascending.
+    away : (queries, n) float64 array
+        Distance of the row of each id.
+    """
+
+    state: model.State
+    table: Any
+    ids: Any
+    away: Any
+
+    @classmethod
+    def of(cls, col: vecdb.Collection) -> Known:
+        """The content of an undamaged store."""
+        state = model.content(col)
+        model.check_search(col, state)
+        ids = np.sort(np.fromiter(state, np.int64, len(state)))
+        rows = model.vectors_of(ids, [state[i] for i in ids.tolist()]).astype(np.float64)
+        return cls(state, _rows(col), ids, ((rows - QUERIES[:, None]) ** 2).sum(axis=2))
+
+    def check_search(self, col: vecdb.Collection, *, together: bool) -> None:
+        """Searches find the nearest rows and tell their distances: exact ones together and one
+        through the graph, or the other way round."""
+        nearest = np.sort(self.away, axis=1)[:, :5]
+        for exact in (True, False):
+            count = len(QUERIES) if together == exact else 1
+            asked = QUERIES if count > 1 else QUERIES[0]
+            ids, distances = map(np.atleast_2d, col.search(asked, 5, exact=exact))
+            assert ids.shape == nearest[:count].shape
+            assert all(len(set(row)) == len(row) for row in ids.tolist())
+            places = np.searchsorted(self.ids, ids)
+            assert (self.ids.take(places, mode="clip") == ids).all(), "an id from nowhere"
+            _same(distances, np.take_along_axis(self.away[:count], places, axis=1))
+            if exact:
+                _same(distances, nearest[:count])
+
+
+def _same(found: Any, wanted: Any) -> None:
+    assert (np.abs(found - wanted) <= 1e-5 + 1e-4 * wanted).all(), "distances"
+
+
+def _rows(col: vecdb.Collection) -> Any:
+    return col.query(select=[*col.schema.names, "vector"])
+
+
+def _read(col: vecdb.Collection, known: list[Known], *, together: bool) -> model.State:
+    """Every row of a store and its answers to searches; an AssertionError when they are wrong."""
+    table = _rows(col)
+    assert len(col) == len(table)
+    for one in reversed(known):
+        if table.equals(one.table):
+            one.check_search(col, together=together)
+            return one.state
+    state = model.content(col)
+    model.check_search(col, state)
+    return state
+
+
+def history(path: Path) -> list[Known]:
     """Contents of the store after each record of its log, the oldest first."""
     found = []
     log = max(path.glob("wal-*.log"))
@@ -52,7 +139,7 @@ def history(path: Path) -> list[model.State]:
     for count in range(len(content) + 1):
         damage.rewrite_log(log, content[:count])
         with vecdb.open(path, threads=1) as col:
-            found.append(model.content(col))
+            found.append(Known.of(col))
     damage.rewrite(log, whole)
     return found
 
@@ -74,7 +161,7 @@ def sweep(say: Say, path: str, seed: int, changes: list[Change]) -> None:
     """Try changes one by one; says "n" before each, and what a wrong outcome was."""
     logging.getLogger("vecdb").setLevel(logging.CRITICAL)
     store = Path(path)
-    states = history(store)
+    known = history(store)
     vectors = _vector_bytes(store)
     rng = random.Random(seed)
     with inject.calls(inject.NoSync()):
@@ -83,7 +170,7 @@ def sweep(say: Say, path: str, seed: int, changes: list[Change]) -> None:
             name = store / change[1]
             data = name.read_bytes()
             damage.rewrite(name, changed(data, change))
-            wrong = _outcome(store, states, change, vectors, writer=rng.random() < 0.1)
+            wrong = _outcome(store, known, change, vectors, writer=rng.random() < 0.1)
             if wrong is not None:
                 say(f"wrong {json.dumps(change)}: {wrong}")
             name.unlink()
@@ -92,7 +179,7 @@ def sweep(say: Say, path: str, seed: int, changes: list[Change]) -> None:
 
 def _outcome(
     store: Path,
-    states: list[model.State],
+    known: list[Known],
     change: Change,
     vectors: dict[str, range],
     *,
@@ -100,12 +187,12 @@ def _outcome(
 ) -> Any:
     """What is wrong with how vecdb takes a damaged store; None when nothing is."""
     in_vectors = _inside(change, vectors)
+    states = [one.state for one in known]
     for verify in ("full", "fast"):
         try:
             with vecdb.open(store, verify=verify, threads=1) as col:
                 try:
-                    state = model.content(col)
-                    model.check_search(col, state)
+                    state = _read(col, known, together=verify == "fast")
                 except AssertionError as error:
                     if verify == "fast" and in_vectors and not col.verify()["ok"]:
                         continue
@@ -145,8 +232,9 @@ def _vector_bytes(store: Path) -> dict[str, range]:
     """Where each segment file keeps its vectors."""
     found = {}
     for path in store.glob("seg-*.vdb"):
-        section = damage.Container(path).sections["vectors"]
-        found[path.name] = range(4096, 4096 + len(section))
+        container = damage.Container(path)
+        start = container.offsets["vectors"]
+        found[path.name] = range(start, start + len(container.sections["vectors"]))
     return found
 
 
