@@ -2,7 +2,8 @@
 
 Single bits are flipped, files cut at every length, pages zeroed, files swapped and removed; and
 crafted files whose checksums are right say impossible things. No damage ends the process, and
-with ``verify="full"`` none changes an answer in silence. Run long: ``pytest -m long
+with ``verify="full"`` none changes an answer in silence. One cut can't be told from a write that
+never came: that of a log exactly between two records. Run long: ``pytest -m long
 tests/reliability/test_damage.py``, every bit and every length of a small store, about 25 minutes.
 """
 

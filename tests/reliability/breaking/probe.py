@@ -69,6 +69,8 @@ class Known:
 
     Attributes
     ----------
+    log : int
+        Length of the log that tells so much.
     state : model.State
     table : pyarrow.Table
         Every row, checked against the model.
@@ -78,19 +80,20 @@ class Known:
         Distance of the row of each id.
     """
 
+    log: int
     state: model.State
     table: Any
     ids: Any
     away: Any
 
     @classmethod
-    def of(cls, col: vecdb.Collection) -> Known:
+    def of(cls, col: vecdb.Collection, log: int) -> Known:
         """The content of an undamaged store."""
         state = model.content(col)
         model.check_search(col, state)
         ids = np.sort(np.fromiter(state, np.int64, len(state)))
         rows = model.vectors_of(ids, [state[i] for i in ids.tolist()]).astype(np.float64)
-        return cls(state, _rows(col), ids, ((rows - QUERIES[:, None]) ** 2).sum(axis=2))
+        return cls(log, state, _rows(col), ids, ((rows - QUERIES[:, None]) ** 2).sum(axis=2))
 
     def check_search(self, col: vecdb.Collection, *, together: bool) -> None:
         """Searches find the nearest rows and tell their distances: exact ones together and one
@@ -139,7 +142,7 @@ def history(path: Path) -> list[Known]:
     for count in range(len(content) + 1):
         damage.rewrite_log(log, content[:count])
         with vecdb.open(path, threads=1) as col:
-            found.append(Known.of(col))
+            found.append(Known.of(col, log.stat().st_size))
     damage.rewrite(log, whole)
     return found
 
@@ -188,6 +191,9 @@ def _outcome(
     """What is wrong with how vecdb takes a damaged store; None when nothing is."""
     in_vectors = _inside(change, vectors)
     states = [one.state for one in known]
+    log = max(store.glob("wal-*.log")).name
+    # a log cut between two records is the log that it was before the later ones were written
+    as_before = [one.state for one in known if change[0] == "cut" and change[1:] == [log, one.log]]
     for verify in ("full", "fast"):
         try:
             with vecdb.open(store, verify=verify, threads=1) as col:
@@ -201,9 +207,11 @@ def _outcome(
             if change[1] not in str(error):
                 return f"verify={verify!r}: the error does not name the file: {error}"
             continue
-        if state != states[-1] and not _reported(store, state, states):
+        if state not in (as_before or states[-1:]) and not _reported(store, state, states):
             return f"verify={verify!r}: {model.difference(state, states[-1:])}"
-    return _as_writer(store, states, change[1], in_vectors) if writer else None
+    if not writer:
+        return None
+    return _as_writer(store, states, as_before or states[-1:], change[1], in_vectors)
 
 
 def _reported(store: Path, state: model.State, states: list[model.State]) -> bool:
@@ -212,7 +220,9 @@ def _reported(store: Path, state: model.State, states: list[model.State]) -> boo
     return state in states and (report["torn_bytes"] > 0 or not report["ok"])
 
 
-def _as_writer(store: Path, states: list[model.State], name: str, in_vectors: bool) -> Any:
+def _as_writer(
+    store: Path, states: list[model.State], right: list[model.State], name: str, in_vectors: bool
+) -> Any:
     copy = store.parent / "copy"
     shutil.copytree(store, copy)
     try:
@@ -221,7 +231,7 @@ def _as_writer(store: Path, states: list[model.State], name: str, in_vectors: bo
                 return None
             state = model.content(col)
             torn = col.stats()["recovered_torn_bytes"] > 0
-        return None if state == states[-1] or (torn and state in states) else "writer: lost rows"
+        return None if state in right or (torn and state in states) else "writer: lost rows"
     except (vecdb.CorruptionError, vecdb.VersionError) as error:
         return None if name in str(error) else f"writer: the error does not name the file: {error}"
     finally:
