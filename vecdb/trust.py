@@ -90,9 +90,9 @@ class Trust:
         Returns
         -------
         Why
-            The true rank and distance, and the reason: found, absent, deleted, filtered out (by
-            which conditions), beyond k, missed by the graph (and which ``ef_search`` finds it), or
-            unreachable.
+            The true rank and distance, and the reason: found, absent (never added, or deleted and
+            since compacted away), deleted, filtered out (by which conditions), beyond k, missed by
+            the graph (and which ``ef_search`` finds it), or unreachable.
         """
         snapshot = self._store.snapshot
         ids = _batch.as_ids(id, snapshot.schema, "id")

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from vecdb import graph
+from vecdb.kernels.jit import INTERPRETED
 from vecdb.kernels.scan import scan
 from vecdb.workers import Workers
+
+ROWS = 40 if INTERPRETED else 600
 
 
 def clusters(n: int, dim: int, seed: int = 0) -> np.ndarray:
@@ -18,7 +21,7 @@ def clusters(n: int, dim: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
 def test_the_graph_is_bit_for_bit_the_same_for_any_number_of_threads(metric):
-    vectors = clusters(1500, 40)
+    vectors = clusters(ROWS if INTERPRETED else 1500, 40)
     alone = graph.build(vectors, metric, ef_construction=48)
     workers = Workers(3)
     try:
@@ -31,18 +34,18 @@ def test_the_graph_is_bit_for_bit_the_same_for_any_number_of_threads(metric):
 
 
 def test_another_seed_gives_another_graph_over_the_same_rows():
-    vectors = clusters(400, 40)
+    vectors = clusters(ROWS, 40)
     first, second = (graph.build(vectors, "l2", ef_construction=32, seed=s) for s in (0, 1))
     assert (first.links() != second.links()).any()
 
 
 def kinds() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(5)
-    plain = rng.standard_normal((600, 48)).astype(np.float32)
+    plain = rng.standard_normal((ROWS, 48)).astype(np.float32)
     outlier = plain.copy()
     outlier[:, 3] *= 50
-    far = clusters(600, 48)
-    far[:300] += 1000
+    far = clusters(ROWS, 48)
+    far[: ROWS // 2] += 1000
     return {
         "no row": plain[:0],
         "one row": plain[:1],
@@ -50,9 +53,9 @@ def kinds() -> dict[str, np.ndarray]:
         "ten rows": plain[:10],
         "two dimensions": plain[:, :2],
         "one dimension": plain[:, :1],
-        "all the same": np.ones((300, 40), np.float32),
-        "every row twice": np.repeat(plain[:300], 2, axis=0),
-        "heavy tails": plain * np.exp(2 * rng.standard_normal((600, 1))).astype(np.float32),
+        "all the same": np.ones((ROWS // 2, 40), np.float32),
+        "every row twice": np.repeat(plain[: ROWS // 2], 2, axis=0),
+        "heavy tails": plain * np.exp(2 * rng.standard_normal((ROWS, 1))).astype(np.float32),
         "one great dimension": outlier,
         "two far clusters": far,
         "tiny": plain * np.float32(1e-12),
@@ -77,20 +80,20 @@ def test_every_row_of_every_kind_of_data_is_reachable_and_found(kind, metric):
 
 
 def test_a_build_can_be_watched_and_cancelled():
-    vectors = clusters(500, 40)
+    vectors = clusters(ROWS, 40)
     seen: list[tuple[int, int]] = []
     graph.build(vectors, "l2", ef_construction=32, progress=lambda *at: seen.append(at))
     assert seen == sorted(seen)
-    assert seen[-1] == (500, 500)
+    assert seen[-1] == (ROWS, ROWS)
     with pytest.raises(graph.Cancelled):
         graph.build(vectors, "l2", ef_construction=32, cancel=lambda: len(seen) > 0)
 
 
 def test_more_links_give_more_blocks():
-    vectors = clusters(300, 40)
+    vectors = clusters(ROWS // 2, 40)
     built = graph.build(vectors, "l2", M=24, ef_construction=64)
     assert built.meta["degree"] == 64
     assert built.blocks == 2
-    assert built.reachable() == 300
+    assert built.reachable() == ROWS // 2
     found = graph.search(built, vectors, vectors[:20], 1, 32, metric="l2")
     assert (found.rows[:, 0] == np.arange(20)).all()

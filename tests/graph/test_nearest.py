@@ -9,10 +9,11 @@ from vecdb.graph.insert import select, turn_round
 from vecdb.graph.job import ALPHA, Job, Records
 from vecdb.graph.keys import make_key
 from vecdb.graph.nearest import LANES, Clusters, choose_links, nearest_centres
+from vecdb.kernels.jit import INTERPRETED
 from vecdb.quant.record import record_distance
 from vecdb.quant.space import fit_space
 
-ROWS = 700
+ROWS = 130 if INTERPRETED else 700
 DEGREE = 32
 
 

@@ -53,7 +53,7 @@ def rows_of(kind: str, n: int, dim: int) -> np.ndarray:
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", ["normal", "spiked", "far", "clusters", "scales", "extreme"])
-@pytest.mark.parametrize(("n", "dim"), [(1, 1), (7, 3), (900, 64), (2000, 100)])
+@pytest.mark.parametrize(("n", "dim"), [(1, 1), (7, 3), (70, 20), (900, 64), (2000, 100)])
 def test_codes_change_nothing_but_the_time(n: int, dim: int, kind: str, metric: str) -> None:
     vectors = rows_of(kind, n, dim)
     queries = np.concatenate([vectors[:2], RNG.standard_normal((3, dim)).astype(np.float32)])

@@ -133,6 +133,16 @@ def test_why_tells_deleted_absent_and_filtered_rows_apart(collection: Any) -> No
         collection.why(VECTORS[:2], 5)
 
 
+def test_nothing_tells_of_a_deleted_row_once_it_is_compacted_away(tmp_path: Path) -> None:
+    with vecdb.create(tmp_path / "store", DIM, "l2") as made:
+        made.add(VECTORS[:100])
+        made.flush()
+        made.delete(np.arange(60))
+        assert made.why(QUERY, 4).reason == "deleted"
+        made.optimize()
+        assert made.why(QUERY, 4).reason == "absent"
+
+
 def test_why_finds_the_beam_that_finds_the_row(
     collection: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

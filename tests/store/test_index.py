@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -225,6 +227,34 @@ def test_a_check_in_the_background_ends_with_the_last_handle(
         gc.collect()
         assert str(copy) not in Path("/proc/self/maps").read_text()
     assert eventually(lambda: seen == ["begun", "ended"])
+
+
+FORK = """
+import os, sys, time
+import numpy as np
+import vecdb
+from vecdb.segment import index
+vecdb.warmup()
+index.HASHED_BYTES = index._AT_ONCE = index._PAUSE = 0
+index._turn.acquire()  # as a thread has it that checks another store's index
+child = os.fork()
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+with vecdb.open(sys.argv[1]) as col:
+    assert len(col.search(np.ones(16), 5)) == 5  # the graph is in use, not hashed yet
+    end = time.monotonic() + 20
+    while col.stats()["indexed"] and time.monotonic() < end:
+        time.sleep(0.01)
+    os._exit(col.stats()["indexed"] != 0)
+"""
+
+
+def test_a_child_checks_an_index_though_its_parent_was_checking_one(copy: Path) -> None:
+    (path,) = copy.glob("idx-*")
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 1
+    path.write_bytes(data)
+    subprocess.run([sys.executable, "-c", FORK, str(copy)], check=True, timeout=120)
 
 
 def test_vectors_that_changed_are_never_indexed(copy: Path) -> None:

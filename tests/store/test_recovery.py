@@ -13,7 +13,9 @@ from vecdb.errors import CorruptionError, ExistsError, StorageError
 from vecdb.segment import fs
 from vecdb.store import memtable, verify
 from vecdb.store import store as store_module
+from vecdb.store.background import Background
 from vecdb.store.lock import WriterLock
+from vecdb.store.wal import HEADER_SIZE
 
 
 def test_a_torn_tail_loses_only_the_torn_record(lab: Any) -> None:
@@ -259,4 +261,19 @@ def test_a_full_disk_stops_writers_and_no_reader_and_costs_no_row(
     monkeypatch.undo()
     store = lab.open("w")
     assert lab.contents(store) == expected
+    store.close()
+
+
+def test_the_rows_of_a_log_are_in_a_segment_when_a_writer_opens(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not left to a thread, which would tell nobody that the disk is full."""
+    store = lab.create()
+    store.append(lab.batch(range(10)))
+    lab.crash(store)
+    monkeypatch.setattr(Background, "_run", lambda self, work: None)
+    store = lab.open("w")
+    assert lab.file("wal").stat().st_size == HEADER_SIZE
+    assert lab.file("seg")
+    assert set(lab.contents(store)) == set(range(10))
     store.close()

@@ -38,7 +38,9 @@ class Why:
         Whether the search returns the row.
     reason : str
         ``"found"``, ``"absent"``, ``"deleted"``, ``"filtered out"``, ``"beyond k"``,
-        ``"missed by the graph"`` or ``"unreachable"``.
+        ``"missed by the graph"`` or ``"unreachable"``. A deleted row is ``"deleted"`` for as long
+        as its bytes are there; once a flush or a compaction has removed them nothing tells that it
+        ever was, and it is ``"absent"`` like an id that was never added.
     position : int or None
         Place in the answer, from 1.
     rank : int or None
