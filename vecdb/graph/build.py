@@ -1,12 +1,16 @@
-"""Building a graph: young rows inserted, all others joined at once, then the neighbour codes.
+"""Building a graph: the upper levels' rows inserted, all others joined at once, then the codes.
 
 Rows come in a random order (of `seed`), beginning with the one nearest the mean, which is where
-every search enters the topmost level. The first ones are inserted: each searches the graph for its
-neighbours, in batches of at most a tenth of the graph (after ParlayANN, PPoPP 2024). They are few
-and far apart, so their links are the long ways: without them 30 clusters fell apart (recall .7).
-All other rows then choose their links among the rows of the clusters around them
-(:mod:`vecdb.graph.nearest`), at half the cost. No row's links are written by two tasks, so the
-result is the same for any number of threads.
+every search enters the topmost level. The first ones, whose growing graph leaves the upper levels
+behind, are inserted: each searches the graph for its neighbours, in batches of at most a tenth of
+the graph (after ParlayANN, PPoPP 2024). All other rows then choose their links among the rows of
+the clusters around them (:mod:`vecdb.graph.nearest`), at half the cost, a quarter of them among
+earlier rows only: these are few and far apart, so such links are the long ways.
+No row's links are written by two tasks, so the result is the same for any number of threads.
+
+A sixteenth of the rows, and 1,024 at least, were inserted once. On 21 kinds of data (GloVe, text,
+Fashion at 60,000 rows, tight and far clusters, copies) recall was the same without, within what two
+seeds differ by.
 """
 
 from __future__ import annotations
@@ -35,7 +39,6 @@ from vecdb.workers import Workers
 __all__ = ["build"]
 
 BATCH = 4096  # rows inserted at once, at most
-YOUNG, FEW = 16, 1024  # rows to one that is inserted before all others join, and so many at least
 LATE = 4  # rows to one that chooses only among rows before it: 2,000 clusters of 20 rows came from
 # recall .97 to 1.0 at ef 64; when all rows do, GloVe falls from .936 to .930
 PASS = 16384  # rows that are linked between two looks at `cancel`
@@ -117,9 +120,8 @@ def build(
         order = np.concatenate([candidates, order[~kept[order]]])
         _insert(job, records, ground, order, len(candidates), upper)
     elif n:
-        young = max(n // YOUNG, min(n, FEW), len(upper.sample))
-        _insert(job, records, ground, order[:young], 1, upper)
-        _join(job, records, ground, order, young, seed)
+        _insert(job, records, ground, order[: len(upper.sample)], 1, upper)
+        _join(job, records, ground, order, len(upper.sample), seed)
     _trim(job, records, ground, upper.entry)
     return finish(job, records, ground, upper, codes, seed)
 
