@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import threading
@@ -20,8 +21,10 @@ from vecdb.errors import (
     ExistsError,
     LockedError,
     NotFoundError,
+    PoisonedError,
     ReadOnlyError,
     SchemaError,
+    StorageError,
 )
 from vecdb.schema import Schema
 from vecdb.segment import Segment
@@ -203,6 +206,48 @@ def test_every_write_is_on_the_disk_when_it_returns(lab: Any) -> None:
         before = store._writer().wal.length
         write()
         assert store._writer().wal._synced == store._writer().wal.length > before
+    store.close()
+
+
+def test_no_write_is_seen_before_it_is_on_the_disk(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = lab.segments()
+    store.append(lab.batch(range(10)))
+    log, seen = store._writer().wal, []
+    sync = log.sync
+
+    def watched(length: int) -> None:
+        seen.append(lab.contents(store))
+        sync(length)
+
+    monkeypatch.setattr(log, "sync", watched)
+    for write in (lambda: store.append(lab.batch([50])), lambda: store.delete(np.array([3]))):
+        before = lab.contents(store)
+        write()
+        assert seen.pop() == before != lab.contents(store)
+    monkeypatch.undo()
+    store.close()
+
+
+def test_a_write_whose_sync_fails_is_not_seen_and_the_last_one(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = lab.segments()
+    store.append(lab.batch(range(10)))
+
+    def refused(length: int) -> None:
+        raise StorageError(errno.EIO, "sync")
+
+    monkeypatch.setattr(store._writer().wal, "sync", refused)
+    with pytest.raises(StorageError):
+        store.append(lab.batch([50]))
+    monkeypatch.undo()
+    for write in (lambda: store.append(lab.batch([51])), lambda: store.delete(np.array([3])),
+                  store.flush):  # fmt: skip
+        with pytest.raises(PoisonedError):
+            write()
+    assert set(lab.contents(store)) == set(range(10))
     store.close()
 
 
