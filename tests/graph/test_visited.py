@@ -16,7 +16,7 @@ search = importlib.import_module("vecdb.graph.search")  # not the function of th
 ROWS = 120 if INTERPRETED else 3000
 RNG = np.random.default_rng(4)
 VECTORS = RNG.standard_normal((ROWS, 16), dtype=np.float32)
-QUERIES = RNG.standard_normal((40, 16), dtype=np.float32)
+QUERIES = RNG.standard_normal((4 if INTERPRETED else 40, 16), dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
