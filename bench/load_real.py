@@ -88,7 +88,7 @@ def copy_segments(path: Path, nbytes: int) -> int:
         header = Header(Kind.INDEX, old.uuid, number + 1, number)
         index = write_index(directory, name, header, first.graph)
         bounds = (rows, rows + first.rows - 1)
-        entries.append(SegmentEntry(file, first.rows, first.rows, bounds, index))
+        entries.append(SegmentEntry(file.info, first.rows, first.rows, bounds, index.info))
         number, rows = number + 2, rows + first.rows
     publish(
         directory,

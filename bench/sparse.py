@@ -189,7 +189,7 @@ def _write(
         Header(Kind.INDEX, old.uuid, number + 1, number),
         _spread(graph, sown),
     )
-    return file, index
+    return file.info, index.info
 
 
 class _Spread(NamedTuple):

@@ -34,7 +34,7 @@ def store_of(path: Path, segments: list[tuple[int, list[int]]], first: int = 0) 
     entries = []
     for number, (rows, places) in enumerate(segments, old.next_file):
         values = np.repeat(np.array(places, np.float32)[:, None], DIM, axis=1)
-        info = write_segment(
+        file = write_segment(
             directory,
             names.container(Kind.SEGMENT, number),
             Header(Kind.SEGMENT, old.uuid, number),
@@ -44,7 +44,7 @@ def store_of(path: Path, segments: list[tuple[int, list[int]]], first: int = 0) 
             ids=range(first, first + rows),
             column=pytest.fail,
         )
-        entries.append(SegmentEntry(info, rows, rows, (first, first + rows - 1)))
+        entries.append(SegmentEntry(file.info, rows, rows, (first, first + rows - 1)))
         first += rows
     new = dataclasses.replace(
         old,

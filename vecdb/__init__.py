@@ -11,7 +11,8 @@
 The architecture, in the order of the data's path. A module imports only from what stands above it
 in this list::
 
-    errors      every error, one message form; forking: what a fork waits for
+    errors      every error, one message form; forking: what a fork waits for; turns: how searches
+                let a thread go first that comes back from the system
     schema      what a collection holds; batch, metadata: user input, checked
     workers     the fixed thread pool
     kernels     numba leaves: distances, scans, prefetch, heaps, visited sets; a gate that loads

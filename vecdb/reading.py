@@ -16,6 +16,7 @@ from vecdb.query.ask import answer, ask
 from vecdb.query.single import search_single
 from vecdb.store import Snapshot
 from vecdb.trust import Trust
+from vecdb.turns import give_way
 from vecdb.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Reading(Trust):
         FilterError
             A filter that does not fit the columns.
         """
+        give_way()
         snapshot = self._store.snapshot
         usual: dict[str, Any] = {
             "where": where, "params": params, "ef_search": ef_search,

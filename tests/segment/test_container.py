@@ -15,6 +15,7 @@ from vecdb.errors import CorruptionError, StorageError, VersionError
 from vecdb.segment import format as f
 from vecdb.segment.container import Container
 from vecdb.segment.fs import Directory
+from vecdb.segment.mapping import SCATTERED
 from vecdb.segment.writer import ContainerWriter
 
 STORE = bytes(range(16))
@@ -25,7 +26,7 @@ def written(folder: Path, sections: dict[str, np.ndarray]) -> f.FileInfo:
     writer = ContainerWriter(Directory(folder), NAME, f.Header(f.Kind.SEGMENT, STORE, 7))
     for name, data in sections.items():
         writer.add(name, data)
-    return writer.finish({"rows": 3})
+    return writer.finish({"rows": 3}).info
 
 
 def opened(folder: Path, info: f.FileInfo | None = None) -> Container:
@@ -47,6 +48,23 @@ def test_sections_come_back_as_they_were_written(tmp_path: Path) -> None:
         assert not read.flags.writeable
         with pytest.raises(ValueError, match="cannot set WRITEABLE"):
             read.flags.writeable = True
+
+
+@pytest.mark.parametrize("kind", [f.Kind.SEGMENT, f.Kind.INDEX])
+@pytest.mark.parametrize("size", [100, SCATTERED])
+def test_what_was_just_written_is_mapped_as_if_opened_by_its_name(
+    tmp_path: Path, kind: f.Kind, size: int
+) -> None:
+    writer = ContainerWriter(Directory(tmp_path), NAME, f.Header(kind, STORE, 7))
+    writer.add("bytes", np.random.default_rng(0).integers(0, 256, size).astype("u1"))
+    made = writer.finish({"rows": 3})
+    found = Container(Directory(tmp_path), NAME, kind, STORE, made.info)
+    assert (made.sections, made.meta, made.length) == (found.sections, found.meta, found.length)
+    assert made.mapping.bytes(0, made.length) == (tmp_path / NAME).read_bytes()
+    assert (made.mapping.descriptor >= 0) == (found.mapping.descriptor >= 0)
+    np.testing.assert_array_equal(*(c.array("bytes", "u1", (size,)) for c in (made, found)))
+    (tmp_path / NAME).unlink()
+    assert made.problems() == []
 
 
 @pytest.mark.parametrize(("name", "size"), [("vectors", f.BLOCK), ("pieces", f.ROWS_BLOCK)])
@@ -182,7 +200,7 @@ def test_a_hole_reads_as_zeros_takes_no_space_and_passes_its_hashes(tmp_path: Pa
     writer.write(np.ones(1000, "u1"))
     writer.skip(64 * f.BLOCK)
     writer.write(np.ones(1000, "u1"))
-    info = writer.finish({})
+    info = writer.finish({}).info
     container = opened(tmp_path, info)
     container.verify("sparse")
     read = container.array("sparse", "u1", (2000 + 64 * f.BLOCK,))

@@ -26,12 +26,12 @@ COLUMNS = pa.schema([("n", pa.int64())])
 def stored(folder: Path, schema: Schema, rows: int) -> tuple[Segment, np.ndarray]:
     vectors = np.random.default_rng(0).normal(size=(rows, schema.dim)).astype(schema.dtype)
     directory = Directory(folder)
-    info = write_segment(
+    file = write_segment(
         directory, NAME, f.Header(f.Kind.SEGMENT, STORE, 1), schema, rows,
         vectors=(vectors[i : i + 100] for i in range(0, rows, 100)), ids=np.arange(rows) * 2,
         column=lambda name: pa.array(np.arange(rows)),
     )  # fmt: skip
-    return Segment(Container(directory, NAME, f.Kind.SEGMENT, STORE, info), schema, rows), vectors
+    return Segment(file, schema, rows), vectors
 
 
 def reopened(folder: Path, schema: Schema, rows: int) -> Segment:
@@ -127,11 +127,11 @@ def crafted(folder: Path, rows: int) -> Segment:
     texts = pa.array([b"good", b"\xff\xfe", None, b"gr\xc3\xbcn"] * (rows // 4), pa.binary())
     column = pa.Array.from_buffers(pa.string(), rows, texts.buffers())
     directory = Directory(folder)
-    info = write_segment(
+    file = write_segment(
         directory, NAME, f.Header(f.Kind.SEGMENT, STORE, 1), schema, rows,
         vectors=[np.ones((rows, 4), np.float32)], ids=np.arange(rows), column=lambda name: column,
     )  # fmt: skip
-    return Segment(Container(directory, NAME, f.Kind.SEGMENT, STORE, info), schema, rows)
+    return Segment(file, schema, rows)
 
 
 def test_taken_text_is_checked_row_by_row_and_whole_columns_as_a_whole(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from vecdb.segment.format import Section
-    from vecdb.segment.fs import Mapping
+    from vecdb.segment.mapping import Mapping
 
 __all__ = ["Blocks"]
 

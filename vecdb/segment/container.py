@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from vecdb.segment.blocks import Wanted
     from vecdb.segment.fs import Directory
+    from vecdb.segment.mapping import Mapping
 
 __all__ = ["Container"]
 
@@ -29,7 +30,8 @@ class Container:
 
     Opening maps the file and checks its length, both magics, the UUID of the store, and the
     footer hash, against the manifest's record of the file when there is one. The section table is
-    parsed on first use, a section is hashed on first use.
+    parsed on first use, a section is hashed on first use. A file that has just been written comes
+    `mapped`: with its header, and the bytes from its footer on.
 
     Raises
     ------
@@ -46,12 +48,13 @@ class Container:
         kind: f.Kind,
         store: bytes,
         expected: f.FileInfo | None = None,
+        mapped: tuple[Mapping, bytes, bytes] | None = None,
     ) -> None:
         self._folder = directory.path
         self.kind = kind
         self.name = name
-        self.mapping, header, end = directory.map(
-            name, f.HEADER.size, f.PAGE, keep=kind == f.Kind.SEGMENT
+        self.mapping, header, end = mapped or directory.map(
+            name, f.HEADER.size, f.PAGE, keep=keeps_descriptor(kind)
         )
         self.length = length = self.mapping.length
         if expected is not None and length != expected.length:
@@ -274,6 +277,11 @@ class Container:
         if section is None:
             raise self.damaged(f"a section {name!r}", "none")
         return section
+
+
+def keeps_descriptor(kind: f.Kind) -> bool:
+    """Whether rows of such a file may be read past its mapping."""
+    return kind == f.Kind.SEGMENT
 
 
 def _between(

@@ -12,31 +12,21 @@ twin in their place.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import errno
-import mmap
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from vecdb.errors import CorruptionError, StorageError, describe
+from vecdb.segment.mapping import SCATTERED, Mapping, map_file
+from vecdb.turns import brief
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-    import pyarrow as pa
-
-__all__ = ["Calls", "Directory", "File", "Mapping", "calls", "overwrite", "read_at", "refused"]
+__all__ = ["Calls", "Directory", "File", "calls", "overwrite", "read_at", "refused"]
 
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
-SCATTERED = 4 << 20  # what a smaller file has is soon read, whatever the order
 _KEPT = 512  # a descriptor of this number is not kept: a process may have 1,024, often
 _READS_ROWS = sys.platform == "linux"  # as vecdb.kernels.files does
-_DONT_CACHE = 0x80  # RWF_DONTCACHE
 _WRITEV = 512  # buffers in one writev; POSIX promises 1024 on Linux and macOS
 _HINTS = {
     errno.ENOSPC: "free some space, then open the collection again",
@@ -47,40 +37,21 @@ _HINTS = {
     errno.ELOOP: "replace the symbolic link by the file itself",
 }
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [
-    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long
-]  # fmt: skip
-_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
-_MAP_FAILED = ctypes.c_void_p(-1).value
-
-
-def _mmap(fd: int, length: int) -> int:
-    """Map a file read-only. Python's own mmap keeps a duplicate descriptor for each mapping."""
-    address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
-    if address is None or address == _MAP_FAILED:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return int(address)
-
 
 class Calls:
     """The system calls that touch the disk, one attribute each."""
 
-    open = staticmethod(os.open)
+    open = staticmethod(brief(os.open))
     close = staticmethod(os.close)
     pread = staticmethod(os.pread)
-    writev = staticmethod(os.writev)
+    writev = staticmethod(brief(os.writev))
     ftruncate = staticmethod(os.ftruncate)
     fsync = staticmethod(os.fsync)
     fdatasync = staticmethod(getattr(os, "fdatasync", os.fsync))
-    rename = staticmethod(os.rename)
-    unlink = staticmethod(os.unlink)
+    rename = staticmethod(brief(os.rename))
+    unlink = staticmethod(brief(os.unlink))
     mkdir = staticmethod(os.mkdir)
-    mmap = staticmethod(_mmap)
+    mmap = staticmethod(map_file)
 
 
 calls: Calls = Calls()
@@ -94,137 +65,6 @@ def refused(action: str, path: Path, error: OSError) -> StorageError:
         fix=_HINTS.get(code, "check the disk, then open the collection again"),
     )  # fmt: skip
     return StorageError(code, message)
-
-
-class Mapping:
-    """A file mapped read-only: unmapped when this object and the last view on it are gone.
-
-    Of a file above :data:`SCATTERED` bytes single rows are touched, so read-ahead is off except
-    during :meth:`streaming`. Measured on a graph and vectors of 2 GB that fit into memory: with
-    the page cache dropped the first 100 searches take 0.6 s so, 0.8 to 1.2 s with read-ahead, 0.9 s
-    while a thread populates the mapping; 2,000 of them 11.1, 10.4 and 11.3 s. With all of it in the
-    page cache the three are alike. On files with holes read-ahead costs 100 times the time.
-
-    Attributes
-    ----------
-    descriptor : int
-        Of the file, for single rows that are read rather than touched; -1 where it was not kept.
-    """
-
-    length, descriptor = 0, -1  # of one that memory did not suffice to make
-
-    def __init__(self, address: int, length: int, descriptor: int = -1) -> None:
-        self.address = address
-        self.length = length
-        self.descriptor = descriptor
-        self._scattered = length > SCATTERED
-        self._told = not self._scattered  # whether the kernel knows
-        self._streams = 0
-
-    def bytes(self, offset: int, length: int) -> bytes:
-        """A copy of a few bytes (the caller has checked the bounds)."""
-        return ctypes.string_at(self.address + offset, length)
-
-    def array(self, offset: int, dtype: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        """A read-only array over the mapping, which it keeps alive."""
-        kind = np.dtype(dtype)
-        if offset < 0 or offset + int(kind.itemsize) * _product(shape) > self.length:
-            raise ValueError("array outside its mapping")
-        self._tell()
-        return np.asarray(_Window(self, offset, kind, shape))
-
-    def buffer(self, offset: int, length: int) -> pa.Buffer:
-        """An Arrow buffer over the mapping, which it keeps alive."""
-        import pyarrow as pa
-
-        if offset < 0 or offset + length > self.length:
-            raise ValueError("buffer outside its mapping")
-        self._tell()
-        return pa.foreign_buffer(self.address + offset, length, self)
-
-    def will_need(self, offset: int, length: int) -> None:
-        """Have the kernel begin to read a range, without changing how it takes other accesses."""
-        if self._scattered:
-            start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-            _libc.madvise(self.address + start, offset + length - start, mmap.MADV_WILLNEED)
-
-    def in_memory(self, offset: int) -> bool:
-        """Whether the page cache has the page of a byte; True where the system won't tell."""
-        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-        found = ctypes.c_ubyte(1)
-        _libc.mincore(self.address + start, 1, ctypes.byref(found))
-        return bool(found.value & 1)
-
-    def release(self, offset: int, length: int) -> None:
-        """Take the whole pages of a range out of this process's resident memory again; they stay
-        in the page cache."""
-        start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
-        end = min(offset + length, self.length) // mmap.PAGESIZE * mmap.PAGESIZE
-        if start < end:
-            _libc.madvise(self.address + start, end - start, mmap.MADV_DONTNEED)
-
-    def reading(self, scarce: bool) -> tuple[int, int]:
-        """The descriptor for reads of single rows, and flags for preadv2(2).
-
-        There is no read-ahead, as in the mapping. Where memory is scarce what was read is not kept
-        in the page cache, if the system can do that (Linux 6.14 and ext4 can): the graph needs it.
-        With memory for a quarter of the store of bench.beyond_memory a query read 23 pages, not 64.
-        """
-        os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-        flags = _DONT_CACHE if scarce else 0
-        try:
-            os.preadv(self.descriptor, [bytearray(1)], 0, flags)
-        except OSError:
-            flags = 0
-        return self.descriptor, flags
-
-    @contextlib.contextmanager
-    def streaming(self) -> Iterator[None]:
-        """Have read-ahead on while the file is read from front to back."""
-        if not self._scattered:
-            yield
-            return
-        self._streams += 1
-        self._advise(mmap.MADV_NORMAL)
-        try:
-            yield
-        finally:
-            self._streams -= 1
-            if self._streams == 0:
-                self._advise(mmap.MADV_RANDOM)
-
-    def _tell(self) -> None:
-        """Advise the kernel at the first use: 300 calls would be a millisecond of an open."""
-        if not self._told:
-            self._advise(mmap.MADV_RANDOM)
-
-    def _advise(self, advice: int) -> None:
-        """madvise(2) for the whole file; a kernel that refuses the hint is left alone."""
-        self._told = True
-        _libc.madvise(self.address, self.length, advice)
-
-    def __del__(self, _munmap: Any = _libc.munmap, _close: Any = os.close) -> None:
-        if self.length:
-            _munmap(self.address, self.length)
-        if self.descriptor >= 0:
-            _close(self.descriptor)
-
-
-class _Window:
-    """What NumPy asks for an array over foreign memory; the array's base, it pins the mapping."""
-
-    __slots__ = ("__array_interface__", "mapping")
-
-    def __init__(
-        self, mapping: Mapping, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]
-    ) -> None:
-        self.mapping = mapping
-        self.__array_interface__ = {
-            "data": (mapping.address + offset, True),  # True: read-only
-            "shape": shape,
-            "typestr": dtype.str,
-            "version": 3,
-        }
 
 
 class File:
@@ -277,6 +117,17 @@ class File:
         except OSError as error:
             raise refused("syncing", self._path, error) from None
 
+    def map(self, *, keep: bool) -> Mapping:
+        """All that was written, mapped read-only: the end of writing. See :meth:`Directory.map`."""
+        try:
+            mapping = _mapped(self._fd, self.length, keep=keep)
+        except OSError as error:
+            raise refused("mapping", self._path, error) from None
+        if mapping.descriptor >= 0:
+            self._fd = -1
+        self.close()
+        return mapping
+
     def close(self) -> None:
         """Close the descriptor; closing twice is fine."""
         if self._fd >= 0:
@@ -321,8 +172,8 @@ class Directory:
             raise refused("writing to", self.path, error)
 
     def create(self, name: str) -> File:
-        """A new file for writing; one of that name must not exist."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS
+        """A new file for writing, and to be mapped then; one of that name must not exist."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS
         return File(self._open("creating", name, flags), self.path / name, durable=self.durable)
 
     def reopen(self, name: str) -> File:
@@ -356,10 +207,9 @@ class Directory:
                 )  # fmt: skip
             path = self.path / name
             first, last = read_at(fd, path, 0, head), read_at(fd, path, max(length - end, 0), end)
-            address = calls.mmap(fd, length)
-            if not (keep and _READS_ROWS and length > SCATTERED and fd < _KEPT):
-                return Mapping(address, length), first, last
-            mapping, fd = Mapping(address, length, fd), -1
+            mapping = _mapped(fd, length, keep=keep)
+            if mapping.descriptor >= 0:
+                fd = -1
             return mapping, first, last
         except OSError as error:
             if isinstance(error, StorageError):
@@ -436,6 +286,14 @@ class Directory:
             raise refused(action, self.path / name, error) from None
 
 
+def _mapped(fd: int, length: int, *, keep: bool) -> Mapping:
+    """A file of that length mapped; the mapping takes the descriptor when it is to be kept and
+    there is need and room for it."""
+    address = calls.mmap(fd, length)
+    kept = keep and _READS_ROWS and length > SCATTERED and fd < _KEPT
+    return Mapping(address, length, fd if kept else -1)
+
+
 def read_at(fd: int, path: Path, offset: int, length: int) -> bytes:
     """`length` bytes from `offset`, fewer only at the end of the file; `path` is for the error."""
     try:
@@ -460,10 +318,3 @@ def overwrite(fd: int, path: Path, data: bytes) -> None:
     except OSError as error:
         raise refused("emptying", path, error) from None
     File(fd, path, durable=False).write(data)
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    total = 1
-    for extent in shape:
-        total *= int(extent)
-    return total

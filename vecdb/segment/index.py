@@ -184,8 +184,8 @@ def _goes_on(index: Index | None, name: str, start: int, stop: int) -> bool:
     return True
 
 
-def write_index(directory: Directory, name: str, header: f.Header, graph: Graph) -> f.FileInfo:
-    """Write a graph's arrays and make them durable."""
+def write_index(directory: Directory, name: str, header: f.Header, graph: Graph) -> Container:
+    """Write a graph's arrays, make them durable and map them."""
     writer = ContainerWriter(directory, name, header)
     try:
         described = {}

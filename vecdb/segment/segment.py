@@ -343,8 +343,8 @@ def write_segment(
     ids: Any,
     column: Callable[[str], pa.Array[Any]],
     hashes: npt.NDArray[np.uint64] | None = None,
-) -> f.FileInfo:
-    """Write a segment file and make it durable.
+) -> Container:
+    """Write a segment file, make it durable and map it.
 
     Parameters
     ----------

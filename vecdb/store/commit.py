@@ -25,7 +25,6 @@ import numpy as np
 from vecdb.errors import StorageError
 from vecdb.forking import load
 from vecdb.segment import Segment, bitmap, write_segment
-from vecdb.segment.container import Container
 from vecdb.segment.format import FileInfo, Header, Kind
 from vecdb.segment.ids import row_hashes
 from vecdb.segment.writer import ContainerWriter
@@ -117,7 +116,7 @@ def new_segment(writer: Writer, sources: Sequence[Part], progress: Report | None
         hashes = _gather_ids(known, picks)
     ids = _gather_ids([part.data.ids.all() for part in sources], picks)
     header = Header(Kind.SEGMENT, writer.manifest.uuid, number)
-    info = write_segment(
+    container = write_segment(
         writer.directory,
         name,
         header,
@@ -128,7 +127,6 @@ def new_segment(writer: Writer, sources: Sequence[Part], progress: Report | None
         hashes=hashes,
         column=column,
     )
-    container = Container(writer.directory, name, Kind.SEGMENT, header.store, info)
     bounds = None
     if schema.ids == "int64":
         bounds = (int(ids.min()), int(ids.max()))
@@ -252,7 +250,7 @@ def _write_tombstones(writer: Writer, part: Part, file: FileInfo | None) -> File
     container = ContainerWriter(writer.directory, name, header)
     try:
         container.add("live", part.live)
-        return container.finish({"rows": part.data.rows, "live": part.live_rows})
+        return container.finish({"rows": part.data.rows, "live": part.live_rows}).info
     except BaseException:
         container.abandon()
         raise

@@ -24,7 +24,6 @@ import numpy as np
 
 from vecdb.errors import ClosedError, CorruptionError, StorageError
 from vecdb.segment import Segment, bitmap
-from vecdb.segment.container import Container
 from vecdb.segment.format import Header, Kind
 from vecdb.segment.index import write_index
 from vecdb.segment.memory import indexable_rows
@@ -284,9 +283,7 @@ class Compactor:
         number = writer.take_file_number()
         name = names.container(Kind.INDEX, number)
         header = Header(Kind.INDEX, writer.manifest.uuid, number, segment.id)
-        info = write_index(writer.directory, name, header, built)
-        container = Container(writer.directory, name, Kind.INDEX, header.store, info)
-        indexed = segment.with_index(container)
+        indexed = segment.with_index(write_index(writer.directory, name, header, built))
         indexed.on_damage(writer.wake)
         return indexed
 
