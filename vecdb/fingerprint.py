@@ -85,7 +85,8 @@ class Guard:
 
 def _profile(vectors: npt.NDArray[Any]) -> _Profile:
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float32))
-    few = np.sort(lengths)[[len(lengths) // 100, len(lengths) // 2, -1 - len(lengths) // 100]]
+    ordered, outliers = sorted(lengths.tolist()), len(lengths) // 100
+    few = np.array([ordered[i] for i in (outliers, len(ordered) // 2, -1 - outliers)], np.float32)
     if vectors.shape[1] < _LEAST_DIM:
         return _Profile(few, np.empty(0), np.empty(0))
     rows = vectors.astype(np.float64)
