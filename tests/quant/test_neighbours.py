@@ -78,7 +78,7 @@ def test_an_estimate_of_the_stored_codes_is_near_the_distance(bits, error):
     for node in range(0, ROWS, ROWS // 20):
         query = vectors[(node + 1) % ROWS] - built.arrays["mean"]
         projected = (matrix @ query)[:dims]
-        for slot in range(32):
+        for slot in np.flatnonzero(links[node] >= 0):
             byte = codes[node, :, slot % 16]
             nibbles = (byte >> 4 if slot >= 16 else byte & 15).reshape(-1)
             digits = np.stack([nibbles >> bits * d & (1 << bits) - 1 for d in range(per)], axis=1)
