@@ -47,7 +47,7 @@ def test_a_search_gives_way_only_while_a_thread_is_in_a_short_call(
         assert len(pauses) == turns._PAUSES  # the call takes long: then it is not waited for
         go_on.set()
         adding.join()
-        monkeypatch.undo()
+        monkeypatch.delattr(fs.calls, "writev")
         assert len(col.search(vectors[0], k=16)) == 16
         assert len(pauses) == turns._PAUSES
 
@@ -77,6 +77,13 @@ def test_a_search_pauses_no_more_once_the_thread_is_back(monkeypatch: pytest.Mon
 def test_a_call_that_fails_ends_the_waiting(pauses: list[float]) -> None:
     with pytest.raises(FileNotFoundError):
         turns.brief(os.unlink)("/there/is/no/such/file")
+    turns.give_way()
+    assert not pauses
+
+
+def test_what_an_interrupt_left_behind_goes_with_the_next_call(pauses: list[float]) -> None:
+    turns._away.add(threading.get_ident())  # as if it had come between the call and its end
+    turns.brief(os.getpid)()
     turns.give_way()
     assert not pauses
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -22,7 +23,9 @@ T = TypeVar("T")
 _PAUSE = 1e-6  # seconds: Linux makes 60 us of it
 _PAUSES = 4
 
-_away: list[None] = []  # an entry for each thread that is in a call, or waits to come back from one
+# idents of the threads that are in a call, or wait to come back from one; what an interrupt leaves
+# behind goes with the thread's next call
+_away: set[int] = set()
 os.register_at_fork(after_in_child=_away.clear)  # the other threads are not there
 
 
@@ -31,11 +34,12 @@ def brief(call: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(call)
     def inner(*args: P.args, **kwargs: P.kwargs) -> T:
-        _away.append(None)
+        me = threading.get_ident()
+        _away.add(me)
         try:
             return call(*args, **kwargs)
         finally:
-            _away.pop()
+            _away.discard(me)
 
     return inner
 
