@@ -5,7 +5,8 @@ Importing this package compiles its kernels (or loads them from the cache): impo
 """
 
 from vecdb.graph.build import build
-from vecdb.graph.calibrate import Effort, calibrate, effort_for, kept
+from vecdb.graph.calibrate import calibrate
+from vecdb.graph.effort import Effort, effort_for, kept
 from vecdb.graph.layout import Cancelled, Graph
 from vecdb.graph.search import COUNTERS, Bound, Found, Knobs, search
 
