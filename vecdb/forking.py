@@ -7,12 +7,14 @@ first imported by :func:`load`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging  # noqa: F401 - forks take its lock too: after ours only when it registers before us
 import os
 import threading
+import time
 
-__all__ = ["load", "no_fork"]
+__all__ = ["load", "load_in_time", "no_fork"]
 
 no_fork = threading.RLock()  # held by whoever must not be cut in two by a fork
 
@@ -25,3 +27,31 @@ def load(name: str) -> None:
     """Import the module `name`; a fork in another thread waits until that is done."""
     with no_fork:
         importlib.import_module(name)
+        _loaded.add(name)
+
+
+_loaded: set[str] = set()
+_loading: dict[tuple[str, int], threading.Thread] = {}  # by name and process
+
+
+def load_in_time(name: str, deadline_ns: int) -> bool:
+    """Import the module `name` on a thread of its own, and whether that was done by a time of
+    ``time.monotonic_ns``; if not, the thread goes on for the next who wants it."""
+    if name in _loaded:
+        return True
+    key = name, os.getpid()
+    thread = _loading.get(key)
+    if thread is None:
+        thread = threading.Thread(
+            target=_load_quietly, args=(name,), name="vecdb-load", daemon=True
+        )
+        _loading[key] = thread
+        thread.start()
+    if thread.is_alive():
+        thread.join(max(0, deadline_ns - time.monotonic_ns()) / 1e9)
+    return not thread.is_alive()
+
+
+def _load_quietly(name: str) -> None:
+    with contextlib.suppress(Exception):  # who imports it next meets the error
+        load(name)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 import vecdb
-from vecdb import col
+from vecdb import col, forking
 from vecdb.filter import evaluate, masks
 from vecdb.segment import bitmap
 
@@ -132,7 +132,7 @@ def test_a_repeated_filter_is_not_evaluated_again(
 def test_a_filter_past_its_deadline_looks_at_no_further_block_and_is_not_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "BLOCK", 1024)
+    monkeypatch.setattr(evaluate, "_TIMED", 1024)
     blocks = []
     pack = evaluate.pack_into
 
@@ -185,6 +185,34 @@ def test_a_column_that_takes_too_long_is_read_on_for_the_next_search(
         found = made.search(VECTORS[0], where="n = 3", timeout=60)
         assert (len(found), found.plan.complete) == (10, True)
         assert reads == [ROWS]
+
+
+def test_a_parser_that_takes_too_long_to_load_is_loaded_on_for_the_next_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_go_on, loads = threading.Event(), []
+
+    def slow(name: str) -> None:
+        loads.append(name)
+        may_go_on.wait(60)
+        forking._loaded.add(name)
+
+    monkeypatch.setattr(forking, "load", slow)
+    monkeypatch.setattr(forking, "_loaded", set())
+    monkeypatch.setattr(forking, "_loading", {})
+    with vecdb.create(tmp_path / "store", 4) as made:
+        made.add(VECTORS, metadata={"n": np.arange(ROWS) % 7})
+        for query in (VECTORS[0], VECTORS[:2]):
+            late = made.search(query, where="n = 3", timeout=0.02)
+            assert not late.plan.complete
+            assert late.plan.matching == 0
+        tree = made.search(VECTORS[0], where=col("n") == 3, timeout=60)
+        assert tree.plan.complete  # no text, no parser
+        may_go_on.set()
+        found = made.search(VECTORS[0], where="n = 3", timeout=60)
+        assert found.ids.tolist() == tree.ids.tolist()
+        assert found.plan.complete
+    assert loads == ["sqlglot"]
 
 
 def test_an_error_in_a_column_is_raised_under_a_deadline_too(

@@ -18,7 +18,9 @@ import numpy as np
 from vecdb.filter.columns import ColumnData, Ids, column_data
 from vecdb.filter.evaluate import TimeUpError, evaluate
 from vecdb.filter.parse import parse
+from vecdb.filter.sql import SQL_PARSER
 from vecdb.filter.zones import Stats, judge
+from vecdb.forking import load_in_time
 from vecdb.segment import bitmap
 from vecdb.segment.columns import ZONE_ROWS, BlockStats
 
@@ -93,6 +95,8 @@ def allowed(where: Any, snapshot: Snapshot, params: Params = None, deadline_ns: 
     """
     if where is None and params is None:
         return live(snapshot)
+    if deadline_ns and isinstance(where, str) and not load_in_time(SQL_PARSER, deadline_ns):
+        return Passing(_none(snapshot), complete=False)
     return allowed_by(parse(where, snapshot.schema, params), snapshot, deadline_ns)
 
 
@@ -103,10 +107,7 @@ def allowed_by(expr: Expr, snapshot: Snapshot, deadline_ns: int = 0) -> Passing:
         return known
     textual = snapshot.schema.ids == "string"
     some, every = _by_ids(expr, snapshot)
-    most = max([part.data.rows for part in snapshot.parts], default=0)
-    nothing = Allowed(np.broadcast_to(_ZERO, bitmap.nbytes(most)), 0)  # one for all parts
-    empty = [nothing] * len(snapshot.parts)
-    found = Passing(empty)
+    found = Passing(_none(snapshot))
     try:
         for i, part in enumerate(snapshot.parts):
             if every[i]:
@@ -114,7 +115,7 @@ def allowed_by(expr: Expr, snapshot: Snapshot, deadline_ns: int = 0) -> Passing:
             elif some[i]:
                 found[i] = _allowed_part(expr, part, textual, deadline_ns)
     except TimeUpError:
-        return Passing(empty, complete=False)
+        return Passing(_none(snapshot), complete=False)
     held = sum(each.bits.nbytes for each in found if each.bits is not None and each.count)
     _CACHE.put(snapshot, expr, found, held)
     return found
@@ -133,6 +134,13 @@ def without(
         bits = bitmap.cleared(allowed[number].bits, data.rows, rows[parts == number])
         changed[number] = Allowed(bits, bitmap.live_rows(bits))
     return changed
+
+
+def _none(snapshot: Snapshot) -> list[Allowed]:
+    """For each part no row."""
+    most = max([part.data.rows for part in snapshot.parts], default=0)
+    nothing = Allowed(np.broadcast_to(_ZERO, bitmap.nbytes(most)), 0)  # one for all parts
+    return [nothing] * len(snapshot.parts)
 
 
 def _by_ids(expr: Expr, snapshot: Snapshot) -> tuple[list[bool], list[bool]]:

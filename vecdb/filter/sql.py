@@ -28,7 +28,10 @@ from vecdb.filter.bind import MAX_DEPTH, MAX_NODES, unknown_operator
 from vecdb.filter.expr import Column, Expr, all_of, any_of, as_expr, col
 from vecdb.forking import load
 
-__all__ = ["from_sql"]
+__all__ = ["SQL_PARSER", "from_sql"]
+
+SQL_PARSER = "sqlglot"
+"""The module whose import, 100 ms and more, the first filter written as text waits for."""
 
 MAX_TEXT = 1_000_000  # characters; sqlglot needs about 1 us for each
 _COMPARE = {"EQ": "==", "NEQ": "!=", "LT": "<", "LTE": "<=", "GT": ">", "GTE": ">="}
@@ -63,7 +66,7 @@ def from_sql(text: str, params: Params = None) -> Expr:
 
 
 def _parse(text: str) -> Any:
-    load("sqlglot")
+    load(SQL_PARSER)
     import sqlglot
 
     try:
