@@ -108,6 +108,32 @@ def test_only_allowed_rows_come_back(built):
     assert np.isinf(none.distances).all()
 
 
+def test_a_walk_with_a_budget_gives_way_to_a_scan_where_the_neighbourhood_does_not_pass(built):
+    metric = built.meta["metric"]
+    near = scan(VECTORS, QUERIES[:1], 400, metric)[0][0]
+    flags = np.zeros(4032, bool)
+    flags[near] = True
+    allowed = np.packbits(flags, bitorder="little")
+    closest = scan(VECTORS, QUERIES, 30, metric)[0]
+    away = QUERIES[~np.isin(closest, near).any(axis=1)]
+    assert len(away) > 10
+    scanned = search(built, queries=away, allowed=allowed, scan=True)
+    found = search(built, queries=away, allowed=allowed, ef=16, budget=300)
+    np.testing.assert_array_equal(found.rows, scanned.rows)
+    np.testing.assert_array_equal(found.distances, scanned.distances)
+    np.testing.assert_array_equal(found.met, 400)
+    inside = search(built, queries=QUERIES[:1], allowed=allowed, ef=16, budget=300)
+    assert inside.met[0] < 100
+    assert inside.hops[0] < 100
+    assert np.isin(inside.rows, near).all()
+    assert recall(inside, scan(VECTORS, QUERIES[:1], 10, metric)[1]) >= 0.8
+    spent = search(built, queries=QUERIES[:1], allowed=allowed, ef=16, budget=9)
+    assert spent.met[0] == 400
+    np.testing.assert_array_equal(
+        spent.rows, search(built, queries=QUERIES[:1], allowed=allowed, scan=True).rows
+    )
+
+
 def test_thousands_of_hits_and_more_hits_than_rows(built):
     many = search(built, k=2000, ef=2000)
     truth = scan(VECTORS, QUERIES, 2000, built.meta["metric"])[1]

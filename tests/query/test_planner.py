@@ -12,7 +12,7 @@ import pytest
 import vecdb
 from vecdb.filter import masks
 from vecdb.query import planner
-from vecdb.query.costs import costs_of
+from vecdb.query.costs import Costs, costs_of
 from vecdb.query.planner import choose
 
 ROWS, DIM, K = 20_000, 24, 10
@@ -70,6 +70,29 @@ def test_few_matching_rows_are_scanned_and_many_are_walked(collection: Any) -> N
     assert not walked.exact
     assert collection.explain(QUERIES[0], exact=True).exact
     assert collection.explain(QUERIES[0]).parts[0].reason == "every row matches"
+
+
+@pytest.mark.parametrize("asked", [{"ef_search": 63}, {"target_recall": 0.9}])
+def test_where_a_scan_is_cheaper_a_walk_is_tried_that_gives_way_to_it(
+    collection: Any, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(planner, "costs_of", lambda *_: Costs(40.0, 100.0, 64))
+    monkeypatch.setattr(planner, "_cheaper", lambda *_: (True, "so it is"))
+    mine = QUERIES[np.arange(40) % 10 == 2]
+    for query in mine[0], mine[:1]:  # alone and in a batch
+        walked = collection.explain(query, where="cluster = 2", **asked)
+        assert walked.strategy == "graph"
+        assert walked.visited < walked.matching / 2
+        given_up = collection.explain(query, where="cluster = 5", **asked)
+        assert given_up.strategy == "graph+scan"
+        assert [part.scanned for part in given_up.parts] == [1]
+        assert given_up.visited == given_up.matching
+        assert not given_up.exact
+    found = collection.search(mine, where="cluster = 5", **asked)
+    assert (
+        found.ids.tolist() == collection.search(mine, where="cluster = 5", exact=True).ids.tolist()
+    )
+    assert collection.explain(mine[0], where="dice < 0.001").strategy == "scan"  # not worth a try
 
 
 def test_every_matching_row_comes_when_k_reaches_for_all(collection: Any) -> None:

@@ -77,7 +77,7 @@ class Found(NamedTuple):
     met: NDArray[np.int64]
     """(nq,), allowed rows among those that each search weighed to the end: what its answer rests on
     when a filter hides most of what the walk came by; 0 after a walk that found itself in the midst
-    of what the filter hides."""
+    of what the filter hides; all of them after a scan."""
     complete: bool
     """False when the deadline came first."""
 
@@ -95,6 +95,7 @@ def search(
     slack: NDArray[np.float32] | None = None,
     barred: NDArray[np.int64] | None = None,
     scan: bool = False,
+    budget: int = 0,
     workers: Workers | None = None,
     deadline_ns: int = 0,
     knobs: Knobs = DEFAULT,
@@ -128,6 +129,9 @@ def search(
         For each query a row that the walk behaves as if it were not there, -1 for none.
     scan : bool
         Look at the record of every allowed row instead of walking.
+    budget : int
+        Nodes after which a walk under a filter gives way to such a scan, 0 for none; it does so at
+        once when the first nodes show that the neighbourhood of the query does not pass.
     workers : Workers, optional
         Threads to use; the calling thread alone when not given.
     deadline_ns : int
@@ -154,7 +158,7 @@ def search(
         )  # fmt: skip
     bound = Bound(
         graph, vectors, k, ef, metric=metric, allowed=allowed, matching=matching, slack=slack,
-        scan=scan, knobs=knobs,
+        scan=scan, budget=budget, knobs=knobs,
     )  # fmt: skip
     rows, distances, tally = _results(nq, k)
     step = _STEP
@@ -201,12 +205,15 @@ class Bound:
         matching: int | None = None,
         slack: NDArray[np.float32] | None = None,
         scan: bool = False,
+        budget: int = 0,
         knobs: Knobs = DEFAULT,
     ) -> None:
         raw, shape = _raw(graph, vectors, metric)
         self._graph = graph
         self._k = k
-        self._call = _call_of(graph, k, ef, allowed, matching, knobs, slack is not None, scan)
+        self._call = _call_of(
+            graph, k, ef, allowed, matching, knobs, slack is not None, scan, budget
+        )  # fmt: skip
         bitmap = _NO_BITMAP if allowed is None else allowed
         slack = _NO_SLACK if slack is None else slack
         self._alive = (
@@ -300,6 +307,7 @@ def _call_of(
     knobs: Knobs,
     bounded: bool,
     scan: bool,
+    budget: int,
 ) -> NDArray[np.int64]:
     """The numbers of a call, kept with the graph once made."""
     mode, octaves = WALK, 0
@@ -311,7 +319,7 @@ def _call_of(
             if matching is None:
                 matching = int(np.bitwise_count(allowed).sum())
             octaves = round(_PARTS * math.log2(graph.rows / max(matching, 1)))
-    wanted = (k, ef, allowed is None, knobs, mode, octaves, bounded)
+    wanted = (k, ef, allowed is None, knobs, mode, octaves, bounded, budget)
     call = graph.calls.get(wanted)
     if call is None:
         call = graph.calls[wanted] = _call(graph.rows, *wanted)
@@ -319,7 +327,15 @@ def _call_of(
 
 
 def _call(
-    rows: int, k: int, ef: int, every: bool, knobs: Knobs, mode: int, octaves: int, bounded: bool
+    rows: int,
+    k: int,
+    ef: int,
+    every: bool,
+    knobs: Knobs,
+    mode: int,
+    octaves: int,
+    bounded: bool,
+    budget: int,
 ) -> NDArray[np.int64]:
     """The numbers that :data:`vecdb.graph.traverse.CALL` names.
 
@@ -342,7 +358,7 @@ def _call(
     hashed = rows >= HASHED_ROWS and mode != SCAN
     return np.array(
         [k, pool, keep, every, knobs.prefetch, knobs.pruning, knobs.codes, hashed, ef, mode, places,
-         int(RATIO_UNIT * stones), width, knobs.lazy], np.int64,
+         int(RATIO_UNIT * stones), width, knobs.lazy, budget], np.int64,
     )  # fmt: skip
 
 

@@ -16,6 +16,11 @@ passes there is that of the k among all that are nearer than the k-th: about tha
 graph, or all (a filter that favours the neighbourhood), or the root of it, whichever is nearest in
 the logarithm. Where far fewer pass the filter hides what is there, and the walk needs more slack
 than without one.
+
+Where a filter passes so few rows that a scan of them costs less than a walk among as many stones as
+that share promises, the neighbourhood of the query may still pass as a whole: then a walk takes as
+few nodes as without a filter. A walk with a `budget` tries: it gives up after eight nodes if most
+of them are stones, and when it has expanded as many as cost a scan.
 """
 
 from __future__ import annotations
@@ -40,6 +45,7 @@ __all__ = ["RATIO_UNIT", "scan_records", "walk_selective"]
 DENSE, MIDDLE, SCATTERED, HIDDEN = 1, 2, 3, 4  # lines of a table of slacks, below the distances
 SPARSER = 1.75  # times fewer rows than elsewhere pass where a filter hides the neighbourhood
 RATIO_UNIT = 64  # stones for an allowed node are counted in parts of one
+_PROBED = 8  # nodes that tell whether the neighbourhood of the query passes
 _FIRST = 16  # stones on the way to the first allowed nodes
 _SEEDS = 128  # allowed rows looked at when the walk comes by too few
 _AHEAD = 4  # records asked for before they are needed
@@ -142,7 +148,8 @@ def walk_selective(
     """As :func:`vecdb.graph.traverse.walk`; `barred` is a node that is not there, or -1:
     where a link leads to it, its stand-in is met instead.
 
-    Returns minus the number of expanded nodes when the walk had to be seeded.
+    Returns minus the number of expanded nodes when the walk had to be seeded; 0 when it went over
+    its budget, or most of the first nodes, the nearest to the query, were stones.
     """
     inner, stride, record, blocks, dims, bits = (
         shape[3], shape[4], shape[5], shape[6], shape[7], shape[8]
@@ -176,11 +183,14 @@ def walk_selective(
     position = place = hops = stepped = 0
     seeded = every
     width = call[12]
+    budget = call[14]
     around = 1 + np.float32(ratio) / np.float32(RATIO_UNIT)  # nodes for an allowed one
     few = min(np.int64(k * (around**0.25 - 1)), size - 1)
     some = min(np.int64(k * (around**0.75 - 1)), size - 1)
     many = np.int64(k * (SPARSER * around - 1))
     while True:
+        if budget and (hops >= budget or (hops == _PROBED and 2 * stepped > hops)):
+            return 0
         position = pool_next(keys, room(inside, width), position & ~7) if position >= 0 else -1
         place = pool_next(spare, room(outside, size), place & ~7) if place >= 0 else -1
         key = pool[8 + position] if position >= 0 else min(pool[7 + width], bound)

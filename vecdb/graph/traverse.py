@@ -53,10 +53,11 @@ three say how the raw rows are read from a file: descriptor -1 when they are tou
 
 CALL = (
     "k", "pool", "keep", "every", "prefetch", "pruning", "codes", "hashed", "ef", "mode", "stones",
-    "ratio", "width", "lazy",
+    "ratio", "width", "lazy", "budget",
 )  # fmt: skip
-"""Order of the numbers that describe a call; stones, ratio and width are a selective walk's, which
-uses `width` places of its pool to begin with."""
+"""Order of the numbers that describe a call; stones, ratio, width and budget are those of a
+selective walk, which uses `width` places of its pool to begin with, and gives way to a scan when
+the budget, if it is not 0, does not do."""
 
 WALK, SELECTIVE, SCAN = 0, 1, 2
 """Modes of a call."""
@@ -411,33 +412,34 @@ def search_rows(
                 shape[13], inner, nodes, mine, shape[9], shape[10], shape[11], shape[12]
             )
         estimates = computed = pruned = 0
-        if mode == SCAN:
-            hops = scan_records(
-                address(data), nodes, shape[4], inner, mine, call[3] == 1, allowed, best
-            )
-            estimates = pruned = hops
-        elif mode == SELECTIVE:
+        hops = np.int64(0)
+        if mode == SELECTIVE:
             hops = walk_selective(
                 address(data), nodes, start, barred[j] if len(barred) else -1, shape, call, slack,
                 units, unit, shift, address(x[g]), mine, allowed, visited, pool, stones, best,
                 address(table), out,
             )  # fmt: skip
-        elif coded:
+        elif mode == WALK and coded:
             hops = walk(
                 address(data), nodes, start, shape, call, units, unit, shift, address(x[g]), mine,
                 allowed, visited, pool, best, address(table), out, address(raw),
             )  # fmt: skip
-        else:
+        elif mode == WALK:
             hops, computed = walk_plain(
                 address(data), nodes, start, address(raw), shape, call, units[2] * norm,
                 mine, query, norm, allowed, visited, pool, best,
             )  # fmt: skip
-        hidden = hops < 0
+        hidden, scanned = hops < 0, hops == 0
+        if scanned:
+            hops = scan_records(
+                address(data), nodes, shape[4], inner, mine, call[3] == 1, allowed, best
+            )
+            estimates = pruned = hops
         hops = abs(hops)
         if computed and call[5] and call[6]:  # the compact layout: records are the codes
             estimates, computed = computed, 0
             pruned = estimates
-        elif mode != SCAN and not computed:
+        elif not scanned and not computed:
             estimates = hops * blocks * BLOCK
             pruned = estimates - hops + 1
         kth = best[7 + min(k, keep)]
@@ -449,7 +451,7 @@ def search_rows(
             rows[j], distances[j],
         )  # fmt: skip
         met = hops
-        if mode != SCAN:
+        if not scanned:
             met = 0 if hidden else count_allowed(pool, call[3] == 1, allowed)
         tally[j, 0] = hops
         tally[j, 1] = estimates

@@ -165,6 +165,7 @@ class _Run:
         rows, distances = found.rows, found.distances
         if choice.strategy == "scan" or not self.complete:
             return rows, distances, choice.beam, 0
+        scanned = int((found.met >= passing.count).sum()) if choice.budget else 0
         short = rows[:, min(k, passing.count) - 1] < 0
         if passing.bits is not None:
             short |= found.met < choice.need
@@ -173,9 +174,9 @@ class _Run:
             if choice.exact:
                 rows[left], distances[left] = self._scan(data, passing, queries[left])
             else:
-                scan = choice._replace(strategy="scan")
+                scan = choice._replace(strategy="scan", budget=0)
                 rows[left], distances[left], *_ = self._graph(data, passing, queries[left], scan)
-        return rows, distances, choice.beam, len(left)
+        return rows, distances, choice.beam, scanned + len(left)
 
     def _graph(
         self,
@@ -200,6 +201,7 @@ class _Run:
             matching=passing.count,
             slack=choice.slack,
             scan=choice.strategy == "scan",
+            budget=choice.budget,
             workers=self.workers,
             deadline_ns=self.request.deadline_ns,
         )

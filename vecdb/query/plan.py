@@ -21,8 +21,8 @@ class PartPlan(NamedTuple):
     ef_search : int
         Beam width on the graph; 0 for a scan.
     scanned : int
-        Queries that were answered by an exact scan: all of a scan, and of a graph search those
-        that it left short of k rows.
+        Queries that were compared with every row that matches: all of an exact scan, and of a graph
+        search those that it left short of k rows or gave up because a scan costs less.
     reason : str
         Why this strategy was chosen.
     """
@@ -96,7 +96,9 @@ class Plan(NamedTuple):
     @property
     def exact(self) -> bool:
         """Whether every row that matches was compared with every query."""
-        return self.complete and all(part.scanned == self.queries for part in self.parts)
+        return self.complete and all(
+            part.strategy == "scan" and part.scanned == self.queries for part in self.parts
+        )
 
     def after(self, earlier: Plan) -> Plan:
         """This plan with the work of an earlier round of the same search added."""

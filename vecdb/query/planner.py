@@ -6,10 +6,16 @@ as many for each as the share that matches asks for. Where a walk comes by too f
 for its answer to be believed (it began in the midst of what the filter hides, and the nearest that
 match may lie in many directions), a scan follows. With a wanted recall it does so only for want of
 k rows: the calibration has seen such filters.
+
+Where the scan is cheaper by that count but long enough, a walk with as many nodes as it costs is
+tried first, for the rows that match may be those around the query: of 900 queries in the midst of
+10 % of the text set seven in ten took 36 nodes on average instead of 6,400 rows. Where the rows are
+elsewhere, eight nodes show it.
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -28,6 +34,8 @@ __all__ = ["DEFAULT_EF", "Choice", "choose", "walkable"]
 DEFAULT_EF = 64
 _SURELY = 1024  # beam up to which an unfiltered walk is not compared with a scan
 _LONG = 32_768  # records whose scan is a matter of milliseconds
+_TRIED = 12  # nodes that a walk given up after a first look costs, its setup included
+_LITTLE = 8  # times as long as that must a scan be for a walk to be tried
 ENOUGH = 0.7  # share of the beam that a walk must have met in matching rows
 
 
@@ -48,6 +56,8 @@ class Choice(NamedTuple):
     exact : bool
         Whether a scan, also one that follows a walk, reads the rows themselves, not the graph's
         records.
+    budget : int
+        Nodes after which a walk gives way to a scan; 0 for none.
     """
 
     strategy: Literal["scan", "graph"]
@@ -56,6 +66,7 @@ class Choice(NamedTuple):
     reason: str
     slack: npt.NDArray[np.float32] | None = None
     exact: bool = False
+    budget: int = 0
 
 
 def choose(
@@ -77,17 +88,22 @@ def choose(
         return Choice("scan", 0, 0, hindrance or str(effort), exact=True)
     slack, long = None, timed and matching > _LONG
     if effort is None:
-        beam = max(k, ef_search or DEFAULT_EF)
+        beam = least = max(k, ef_search or DEFAULT_EF)
         need, hops = min(max(k, int(ENOUGH * beam)), matching), beam * data.rows / matching
         if matching == data.rows and beam <= _SURELY:
             return Choice("graph", beam, k, "every row matches")
     else:
         slack, beam, hops = effort
-        need = 0
-    scanned, reason = _cheaper(costs_of(data, metric), matching, hops)
+        need, least = 0, k
+    costs = costs_of(data, metric)
+    scanned, reason = _cheaper(costs, matching, hops)
+    budget = 0
     if scanned:
-        return Choice("scan", 0, 0, reason, exact=long)
-    return Choice("graph", beam, need, reason, slack, exact=long)
+        budget = 0 if long or matching == data.rows else _budget(costs, matching, least)
+        if not budget:
+            return Choice("scan", 0, 0, reason, exact=long)
+        reason += ", unless the rows around the query match"
+    return Choice("graph", beam, need, reason, slack, exact=long, budget=budget)
 
 
 @lru_cache(1024)
@@ -97,6 +113,16 @@ def _cheaper(costs: Costs, matching: int, hops: float) -> tuple[bool, str]:
     if scan <= costs.walk_ns(hops):
         return True, f"a scan ({scan / 1e6:.2g} ms) costs less than a walk"
     return False, f"a walk costs less than a scan ({scan / 1e6:.2g} ms)"
+
+
+@lru_cache(1024)
+def _budget(costs: Costs, matching: int, least: int) -> int:
+    """Nodes of a walk that cost as much as a scan, when it is worth trying one that expands at
+    `least` so many; 0 when it is not. In half octaves, for searches are prepared for each."""
+    scan = costs.scan_ns(matching)
+    if scan < _LITTLE * costs.walk_ns(_TRIED) or scan < 2 * costs.walk_ns(least):
+        return 0
+    return int(2 ** (round(2 * math.log2(scan / costs.step_ns)) / 2))
 
 
 def walkable(data: Segment) -> bool:

@@ -10,6 +10,7 @@ with the interpreter once more.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -125,6 +126,8 @@ class _Part(NamedTuple):
         Rows that a walk must have met to be believed.
     indexed : bool
         Whether there was a graph then.
+    all_met : int
+        Rows met where a walk gave way to a scan.
     """
 
     data: Segment
@@ -132,6 +135,7 @@ class _Part(NamedTuple):
     ask: Callable[[npt.NDArray[np.float32]], Block]
     need: int
     plan: PartPlan
+    all_met: int = sys.maxsize
 
 
 class _Prepared:
@@ -160,20 +164,23 @@ class _Prepared:
         """The answer to a query, or None where it would not be the whole answer."""
         whole = []
         visited = estimated = computed = 0
-        block = query[None]
-        for part in self._parts:
+        block, plans = query[None], self._plans
+        for number, part in enumerate(self._parts):
             rows, distances, tally = part.ask(block)
             hops, estimates, full, _, met = tally[0].tolist()
             mine = rows[0]
             if mine[-1] < 0 or met < part.need:
                 return None
+            if met >= part.all_met:
+                after = part.plan._replace(scanned=1)
+                plans = (*plans[:number], after, *plans[number + 1 :])
             visited += hops
             estimated += estimates
             computed += full
             whole.append((part.data.ids.get(mine), distances[0]))
         ids, nearest = whole[0] if len(whole) == 1 else _merged(whole, self._k)
         plan = Plan(
-            self._rows, self.matching, 1, visited, estimated, computed, True, True, self._plans
+            self._rows, self.matching, 1, visited, estimated, computed, True, True, plans
         )  # fmt: skip
         return Single(ids, nearest, plan)
 
@@ -197,11 +204,13 @@ def _graph(
     walked = choice.strategy == "graph"
     ask = graph.Bound(
         data.graph, data.vectors, k, choice.beam, metric=metric, allowed=passing.bits,
-        matching=passing.count, slack=choice.slack, scan=not walked,
+        matching=passing.count, slack=choice.slack, scan=not walked, budget=choice.budget,
     )  # fmt: skip
     need = choice.need if walked and passing.bits is not None else 0
     plan = PartPlan(choice.strategy, data.rows, passing.count, choice.beam, 0, choice.reason)
-    return _Part(data, True, ask, need, plan)
+    return _Part(
+        data, True, ask, need, plan, all_met=passing.count if choice.budget else sys.maxsize
+    )  # fmt: skip
 
 
 def _scan(
