@@ -6,18 +6,21 @@
 kind       filter                                   queries
 ========== ======================================== ============================================
 random     ``dice < share``, a random column        all of the set
-favoured   ``rank < share``, the order of the rows  the 40 nearest to the anchor: their
+favoured   ``rank < share``, the order of the rows  the 30 nearest to the anchor: their
            by distance from a row, the anchor       neighbourhood passes
-excluded   the same                                 40 of the half that is further from it: theirs
+excluded   the same                                 30 of the half that is further from it: theirs
                                                     does not, unless most rows pass
 ========== ======================================== ============================================
 
-The last two are asked for 12 anchors, for some regions are harder than others. A line is one target
-and filter: the recall with the standard error of its mean over the queries, nodes and rows looked
-at per query, and the strategy; ``points`` is how far the recall is from what was asked. Where the
-planner finds that comparing with every row that matches costs least (``scan``), the answer has a
-recall of 1 or nearly so, whatever was asked; so ``worst`` lines give the greatest distance above
-and below over the points that a graph answered.
+The last two are asked for 30 anchors, for some regions are harder than others. A line is one target
+and filter: the recall, nodes and rows looked at per query, and the share of the queries that were
+``scanned``. Where the planner finds that comparing with every row that matches costs least, the
+answer has a recall of 1 or nearly so, whatever was asked: no walk was calibrated for it. So
+``points`` is how far the recall of the other queries, those that a graph answered, is from what was
+asked, in hundredths, and ``give_or_take`` half of the 95 % interval of that figure: from the spread
+over the queries, under the last two kinds over the anchors, as the queries of one share their
+region. ``worst`` lines give the points furthest above and below, and as ``scans`` the number of
+filters that are left out because nine queries in ten or more were scanned.
 """
 
 from __future__ import annotations
@@ -36,8 +39,10 @@ from bench.filter_data import KINDS, K, distances, ranked
 from bench.harness import Report
 
 SHARES = (0.01, 0.1, 0.3, 0.6, 0.9, 0.99, 1.0)
-ANCHORS = 12
-SOME = 40  # queries of a favoured or excluded neighbourhood
+ANCHORS = 30
+SOME = 30  # queries of a favoured or excluded neighbourhood
+MOST = 0.9  # share of scanned queries from which on the others are too few for a figure
+NORMAL, STUDENT = 1.96, 2.045  # half of a 95 % interval in standard errors; of 30 regions' mean
 
 Asked = list[tuple[str, npt.NDArray[Any]]]  # a column, and the queries under filters of it
 
@@ -66,21 +71,45 @@ def filters_of(data: Dataset) -> tuple[dict[str, npt.NDArray[Any]], dict[str, As
     return columns, asked
 
 
-def hits_of(
-    store: Any, asked: Asked, share: float, target: float
-) -> tuple[npt.NDArray[np.float64], float, str]:
-    """Recall of each query, nodes and rows looked at per query, and the strategies."""
-    shares, visited, strategies = [], 0, set()
+def measured(store: Any, asked: Asked, share: float, target: float) -> dict[str, Any]:
+    """The recall of all queries, of those that a graph answered its distance from the target with
+    half of the 95 % interval, and nodes and rows looked at per query."""
+    groups, every, visited = [], [], 0
     for column, queries in asked:
         where = vecdb.col(column) < share if share < 1 else None
-        truth = store.search(queries, K, where=where, exact=True).distances[:, -1:]
-        reach = truth + 1e-5 * np.maximum(np.abs(truth), 1e-3)
-        found = store.search(queries, K, where=where, target_recall=target)
-        shares.append((found.distances <= reach).sum(axis=1).clip(max=K) / K)
-        visited += found.plan.visited
-        strategies.add(found.plan.strategy)
-    every = np.concatenate(shares)
-    return every, visited / len(every), "+".join(sorted(strategies))
+        truth = store.search(queries, K, where=where, exact=True).distances[:, -1]
+        walked = []
+        for query, kth in zip(queries, truth, strict=True):
+            found = store.search(query, K, where=where, target_recall=target)
+            reach = kth + 1e-5 * max(abs(kth), 1e-3)
+            every.append(min(K, int((found.distances <= reach).sum())) / K)
+            visited += found.plan.visited
+            if found.plan.strategy == "graph":
+                walked.append(every[-1])
+        groups.append(walked)
+    line = {"recall": np.mean(every), "visited": visited / len(every)}
+    return {
+        **line,
+        **distance_from(target, groups),
+        "scanned": 1 - sum(map(len, groups)) / len(every),
+    }
+
+
+def distance_from(target: float, groups: list[list[float]]) -> dict[str, float]:
+    """How far the mean of some recalls is from the target, and half of its 95 % interval; nothing
+    where there are none, or only those of one group of several."""
+    found = [np.array(group) for group in groups if group]
+    if len(found) < min(2, len(groups)):
+        return {}
+    every = np.concatenate(found)
+    if len(groups) == 1:
+        error = NORMAL * every.std() / np.sqrt(len(every))
+    else:  # of a mean over groups of unlike sizes
+        apart = np.array([(group - every.mean()).sum() for group in found])
+        error = (
+            STUDENT * np.sqrt(np.square(apart).sum() * len(found) / (len(found) - 1)) / len(every)
+        )
+    return {"points": 100 * (every.mean() - target), "give_or_take": 100 * error}
 
 
 def main() -> None:
@@ -94,7 +123,7 @@ def main() -> None:
     data = load(chosen.source)
     columns, asked = filters_of(data)
     report = Report(f"targets-{data.name}")
-    points: dict[tuple[str, float], list[float]] = {}
+    points: dict[tuple[str, float], list[dict[str, Any]]] = {}
     with TemporaryDirectory() as fresh:
         folder = Path(fresh) if chosen.keep is None else chosen.keep / data.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,17 +131,22 @@ def main() -> None:
             for kind in chosen.kinds:
                 for share in chosen.shares:
                     for target in chosen.targets:
-                        shares, visited, strategy = hits_of(store, asked[kind], share, target)
-                        away = 100 * (float(shares.mean()) - target)
-                        if "graph" in strategy:
-                            points.setdefault((kind, target), []).append(away)
-                        report.line(
-                            kind=kind, share=share, target=target, recall=shares.mean(),
-                            error=shares.std() / np.sqrt(len(shares)), points=away,
-                            visited=visited, strategy=strategy,
-                        )  # fmt: skip
-    for (kind, target), away in points.items():
-        report.line(worst=kind, target=target, below=min(away), above=max(away))
+                        found = measured(store, asked[kind], share, target)
+                        points.setdefault((kind, target), []).append(found)
+                        report.line(kind=kind, share=share, target=target, **found)
+    for (kind, target), found in points.items():
+        report.line(worst=kind, target=target, **worst(found))
+
+
+def worst(points: list[dict[str, Any]]) -> dict[str, Any]:
+    """The points furthest below and above among those that a graph answered."""
+    walked = [point for point in points if "points" in point and point["scanned"] < MOST]
+    line: dict[str, Any] = {"scans": len(points) - len(walked)}
+    if walked:
+        for name, choose in (("below", min), ("above", max)):
+            point = choose(walked, key=lambda point: point["points"])
+            line |= {name: point["points"], f"{name}_give_or_take": point["give_or_take"]}
+    return line
 
 
 if __name__ == "__main__":

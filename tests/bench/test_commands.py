@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from bench import datasets
+from bench.filter_data import KINDS
 from bench.stores import STORES, footprint, make_rows
 
 ROOT = Path(__file__).parents[2]
@@ -107,8 +108,12 @@ def test_targets_and_the_speed_of_filters_are_reported(tmp_path: Path) -> None:
     points = [line for line in lines if "recall" in line]
     assert len(points) == 6
     assert min(line["recall"] for line in points) > 0.85
+    walked = [point for point in points if "points" in point]
+    assert {point["kind"] for point in walked if point["share"] == 1} == set(KINDS)
     for line in lines[6:]:
-        away = [point["points"] for point in points if point["kind"] == line["worst"]]
+        away = [point["points"] for point in walked if point["kind"] == line["worst"]]
+        assert line["scans"] == 2 - len(away)
         assert min(away) <= line["below"] <= line["above"] <= max(away)
+        assert line["below_give_or_take"] >= 0
     timed = run("filter_speed", "--rows", "5000")
     assert [line["what"] for line in timed] == ["columns", "first", "again", "again"]
