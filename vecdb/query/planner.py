@@ -9,8 +9,9 @@ k rows: the calibration has seen such filters.
 
 Where the scan is cheaper by that count but long enough, a walk with as many nodes as it costs is
 tried first, for the rows that match may be those around the query: of 900 queries in the midst of
-10 % of the text set seven in ten took 36 nodes on average instead of 6,400 rows. Where the rows are
-elsewhere, eight nodes show it.
+10 % of the text set seven in ten took 36 nodes on average instead of 6,400 rows; in the midst of
+5 % of Fashion-MNIST a search took 35 us instead of 123. Where the rows are elsewhere eight nodes
+show it: 149 us instead of 121 under a random filter.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ DEFAULT_EF = 64
 _SURELY = 1024  # beam up to which an unfiltered walk is not compared with a scan
 _LONG = 32_768  # records whose scan is a matter of milliseconds
 _TRIED = 12  # nodes that a walk given up after a first look costs, its setup included
-_LITTLE = 8  # times as long as that must a scan be for a walk to be tried
+_LITTLE = 5  # times as long as that must a scan be for a walk to be tried
 ENOUGH = 0.7  # share of the beam that a walk must have met in matching rows
 
 
