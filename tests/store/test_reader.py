@@ -43,6 +43,31 @@ def test_refresh_follows_every_kind_of_change(lab: Any, monkeypatch: pytest.Monk
     reader.close()
 
 
+def test_a_refresh_misses_no_row_of_logs_that_go_while_it_follows_them(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memtable, "MAX_ROWS", 16)
+    store = lab.segments()
+    reader = lab.open()
+    for first in range(0, 48, 16):
+        store.append(lab.batch(range(first, first + 16)))
+    assert len(lab.files("wal")) == 3
+    apply = reader_module.apply_records
+
+    def overtaken(*args: Any) -> int:
+        count = apply(*args)
+        monkeypatch.undo()
+        store.flush()
+        return count
+
+    monkeypatch.setattr(reader_module, "apply_records", overtaken)
+    reader.refresh()
+    assert lab.contents(reader) == lab.contents(store)
+    assert len(lab.contents(reader)) == 48
+    store.close()
+    reader.close()
+
+
 class Watched:
     """The system calls, with a look at the folder after each one that changes it."""
 
