@@ -85,8 +85,8 @@ def apply(col: vecdb.Collection, op: Op) -> None:
 
 
 def _names(col: vecdb.Collection) -> list[str]:
-    """The columns of a store that rows tell the values of."""
-    return [name for name in col.schema.names if name in EVERY_WAY]
+    """The columns that rows tell the values of: the usual ones, and what else the store has."""
+    return [name for name in EVERY_WAY if name in COLUMNS or name in col.schema.names]
 
 
 def after(state: State, op: Op) -> State:
