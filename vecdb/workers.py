@@ -1,9 +1,10 @@
 """The fixed pool of threads that every parallel step of vecdb runs on.
 
-Tasks are long (a batch of queries, a block of a graph build) and release the GIL; the queue in
-front of the workers is bounded at twice their number, so a caller that is faster than the workers
-waits (back-pressure) instead of growing a backlog. A pool belongs to the process that made it: in
-a forked child, where the threads do not exist, it starts anew at its first use.
+Tasks are long (a batch of queries, a block of a graph build) and release the GIL. The queue in
+front of the workers is bounded at twice their number: where it is full, :meth:`Workers.each`
+leaves the work to its caller and :meth:`Workers.submit` waits, so that no backlog grows. A pool
+belongs to the process that made it: in a forked child, where the threads do not exist, it starts
+anew at its first use.
 """
 
 from __future__ import annotations
