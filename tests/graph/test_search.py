@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 
@@ -93,6 +94,32 @@ def test_one_query_alone_gets_the_answer_of_the_batch(built):
         rows, distances, _ = ask(QUERIES[i : i + 1])
         np.testing.assert_array_equal(rows[0], batch.rows[i])
         np.testing.assert_array_equal(distances[0], batch.distances[i])
+
+
+def test_brief_walks_keep_the_interpreter_seven_times_in_eight_and_longer_ones_never(
+    built, monkeypatch
+):
+    module, kept = sys.modules["vecdb.graph.search"], []
+    for held in (True, False):
+        name = "search_held" if held else "search_bound"
+        kernel = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *given, _k=kernel, _h=held: (kept.append(_h), _k(*given))
+        )
+    metric = built.meta["metric"]
+    answers = {}
+    for ef, expected in ((40, 14), (41, 0)):
+        ask = graph.Bound(built, VECTORS, 10, ef, metric=metric)
+        kept.clear()
+        answers[ef] = [ask(QUERIES[:1])[0].tolist() for _ in range(16)]
+        assert (sum(kept), len(kept)) == (expected, 16)
+        assert answers[ef] == [search(built, ef=ef, queries=QUERIES[:1]).rows.tolist()] * 16
+    kept.clear()
+    filtered = graph.Bound(built, VECTORS, 10, 40, metric=metric, allowed=THIRD)
+    graph.Bound(built, VECTORS, 10, 40, metric=metric)(QUERIES[:2])
+    for _ in range(8):
+        filtered(QUERIES[:1])
+    assert not any(kept)
 
 
 def test_only_allowed_rows_come_back(built):

@@ -37,7 +37,9 @@ SWITCH = 0.65  # share of pruned estimates above which the others are verified l
 SPARE = 2  # nodes rescored beyond k whatever their distance; 12 for ten hits is as good as 30
 DEVIATIONS = 2.5  # of a record's distance within which its float row is looked at too
 
-__all__ = ["CALL", "SCAN", "SELECTIVE", "SHAPE", "WALK", "search_bound", "settled"]
+__all__ = [
+    "CALL", "SCAN", "SELECTIVE", "SHAPE", "WALK", "search_bound", "search_held", "settled",
+]  # fmt: skip
 
 _BYTES = "Array(u1, 1, 'C', readonly=True)"
 _FLOATS = "Array(f4, 1, 'C', readonly=True)"
@@ -460,10 +462,13 @@ def search_rows(
         tally[j, 4] = met
 
 
-@jit(
+_BOUND = (
     f"void({_WHOLE}, Array(f4, 2, 'C', readonly=True), {_WHOLE}, i8, i8, i8, u1[::1], i8[:, ::1],"
     " f4[:, ::1], i8[:, ::1])"
 )
+
+
+@jit(_BOUND)
 def search_bound(
     state, queries, barred, turn, step, deadline, visited, rows, distances, tally
 ):  # fmt: skip
@@ -493,6 +498,14 @@ def search_bound(
         )  # fmt: skip
         if not turn:
             return
+
+
+@jit(_BOUND, nogil=False)
+def search_held(
+    state, queries, barred, turn, step, deadline, visited, rows, distances, tally
+):  # fmt: skip
+    """:func:`search_bound` for a walk so short that letting go of the interpreter costs more."""
+    search_bound(state, queries, barred, turn, step, deadline, visited, rows, distances, tally)
 
 
 def settled(*arrays: np.ndarray) -> np.ndarray:

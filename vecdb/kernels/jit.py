@@ -1,7 +1,8 @@
 """The one place that says how vecdb's kernels are compiled, and for which CPU.
 
-Every kernel is compiled when its module is imported (explicit signatures), releases the GIL, and
-is cached on disk in the folder that the gate (:mod:`vecdb.kernels`) chooses. ``fastmath`` leaves
+Every kernel is compiled when its module is imported (explicit signatures), releases the GIL (but
+for one, :func:`vecdb.graph.traverse.search_held`), and is cached on disk in the folder that the
+gate (:mod:`vecdb.kernels`) chooses. ``fastmath`` leaves
 out ``nnan`` and ``ninf``: a NaN must stay a NaN, because the code that ranks distances refuses it.
 """
 
@@ -41,7 +42,9 @@ AVX512 = not INTERPRETED and features() >= NEEDED
 """True when the kernels are the AVX-512 ones; otherwise their portable twins are used."""
 
 
-def jit(*signatures: Any, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
+def jit(
+    *signatures: Any, inline: bool = False, nogil: bool = True
+) -> Callable[[Callable[..., Any]], Any]:
     """Compile a kernel: nogil, cached, NaN-safe fast math; no signature means "when called".
 
     `inline` makes LLVM put the function into its callers, whatever its size: worth it for leaves
@@ -50,7 +53,7 @@ def jit(*signatures: Any, inline: bool = False) -> Callable[[Callable[..., Any]]
 
     def compiled(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(
-            nogil=True, fastmath=FASTMATH, error_model="numpy", forceinline=inline
+            nogil=nogil, fastmath=FASTMATH, error_model="numpy", forceinline=inline
         )(function)
         if INTERPRETED:
             return dispatcher
