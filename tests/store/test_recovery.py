@@ -31,6 +31,7 @@ def test_a_torn_tail_loses_only_the_torn_record(lab: Any) -> None:
     store = lab.open("w")
     assert set(lab.contents(store)) == set(range(10))
     torn = store.stats()["recovered_torn_bytes"]
+    assert store.stats()["recovered_records"] == 1
     kept = lab.file("torn")
     assert kept.stat().st_size == torn > 0
     store.append(lab.batch(range(10, 20)))
@@ -39,6 +40,26 @@ def test_a_torn_tail_loses_only_the_torn_record(lab: Any) -> None:
     assert set(lab.contents(store)) == set(range(20))
     assert store.stats()["recovered_torn_bytes"] == 0
     store.close()
+
+
+def test_it_is_told_how_many_records_only_the_log_holds(lab: Any) -> None:
+    store = lab.create()
+    log = lab.file("wal")
+    ends = []
+    for start in range(0, 30, 10):
+        store.append(lab.batch(range(start, start + 10)))
+        ends.append(log.stat().st_size)
+    assert verify(lab.folder)["log_records"] == 3
+    lab.crash(store)
+    whole = log.read_bytes()
+    log.write_bytes(whole[: ends[1]])  # between two records: nothing else can tell
+    report = verify(lab.folder)
+    assert (report["ok"], report["torn_bytes"], report["log_records"]) == (True, 0, 2)
+    store = lab.open("w")
+    assert store.stats()["recovered_records"] == 2
+    assert set(lab.contents(store)) == set(range(20))
+    store.close()
+    assert verify(lab.folder)["log_records"] == 0
 
 
 def test_damage_before_later_records_is_an_error_and_changes_nothing(lab: Any) -> None:

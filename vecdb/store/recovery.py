@@ -41,6 +41,8 @@ class Recovered:
         Whether older logs are still to be flushed before anything else is written.
     torn_bytes : int
         Length of the torn tail.
+    records : int
+        Records that only the logs held: of a writer that ended without closing the store.
     """
 
     def __init__(self, directory: Directory) -> None:
@@ -51,6 +53,9 @@ class Recovered:
         replay(directory, manifest, self.state, logs)
         last = logs[-1]
         self.torn_bytes = _keep_torn(directory, last)
+        self.records = self.state.sequence - manifest.sequence
+        if self.records:
+            _log.info("%s was not closed: %d records of its log", directory.path, self.records)
         _remove_orphans(directory, manifest, last.number)
         if last.length() == HEADER_SIZE:
             self.wal = WalWriter.resume(directory, last)

@@ -81,7 +81,7 @@ class Store:
         self._lock: WriterLock | None = None
         self._background: Background | None = None
         self._compactor: Compactor | None = None
-        self._torn_bytes = 0
+        self._recovered = {"recovered_records": 0, "recovered_torn_bytes": 0}
 
     # -- opening -------------------------------------------------------------------------------
 
@@ -192,7 +192,9 @@ class Store:
         directory.refuse_unwritable()
         self._lock = WriterLock(directory)
         found = recover(directory)
-        self._torn_bytes = found.torn_bytes
+        self._recovered = {
+            "recovered_records": found.records, "recovered_torn_bytes": found.torn_bytes,
+        }  # fmt: skip
         self._core = writer = Writer(
             directory, found.manifest, found.state, found.wal, self._on_failure
         )
@@ -243,8 +245,7 @@ class Store:
             stats["bytes"] = sum(part.data.nbytes for part in self.snapshot.parts)
         else:
             stats |= file_stats(self._directory)
-        stats["recovered_torn_bytes"] = self._torn_bytes
-        return stats
+        return stats | self._recovered
 
     @property
     def version(self) -> tuple[int, bool]:
