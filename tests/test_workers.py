@@ -10,20 +10,16 @@ from vecdb.errors import ArgumentError, ClosedError
 from vecdb.workers import Workers
 
 
-def test_the_queue_is_bounded_and_a_fast_caller_waits() -> None:
-    workers = Workers(1)
-    gate = threading.Event()
-    for _ in range(3):  # one running, two queued
-        workers.submit(gate.wait)
-    late = threading.Thread(target=workers.submit, args=(int,))
-    while workers._queue.qsize() < 2:
-        time.sleep(0.001)
-    late.start()
-    late.join(timeout=0.1)
-    assert late.is_alive()
+def test_the_queue_takes_two_tasks_a_thread_and_no_more() -> None:
+    workers, running, gate = Workers(2), threading.Barrier(3), threading.Event()
+    occupied = workers._offer(lambda: (running.wait(10), gate.wait(10)), 2)
+    running.wait(10)
+    queued = workers._offer(int, 9)  # of which the queue takes four
+    assert len(queued) == 4
+    assert workers._offer(int, 1) == []
     gate.set()
-    late.join(timeout=10)
-    assert not late.is_alive()
+    assert [future.result(timeout=10) for future in queued] == [0] * 4
+    assert all(future.done() for future in occupied)
     workers.close()
 
 
@@ -48,8 +44,7 @@ def test_shared_work_waits_for_nobody_who_has_not_begun() -> None:
         running.wait(10)
         gate.wait(10)
 
-    for _ in range(2):
-        workers.submit(busy)
+    workers._offer(busy, 2)
     running.wait(10)
     calls: list[int] = []
     for _ in range(6):  # the queue has room for four
@@ -85,30 +80,31 @@ def test_an_error_in_shared_work_reaches_the_caller_after_all_have_ended() -> No
 def test_a_pool_of_one_calls_each_from_its_own_worker() -> None:
     workers = Workers(1)
     calls: list[int] = []
-    workers.submit(lambda: workers.each(calls.append, range(8))).result(timeout=10)
+    (future,) = workers._offer(lambda: workers.each(calls.append, range(8)), 1)
+    future.result(timeout=10)
     assert calls == list(range(8))
     workers.close()
 
 
 def test_a_closed_pool_refuses_and_leaves_no_thread() -> None:
     workers = Workers(4)
-    futures = [workers.submit(threading.current_thread) for _ in range(8)]
+    futures = workers._offer(threading.current_thread, 8)
     ran_on = {future.result() for future in futures}
     workers.close()
     workers.close()
     assert ran_on
     assert not any(thread.is_alive() for thread in ran_on)
     with pytest.raises(ClosedError):
-        workers.submit(int)
+        workers.each(int, range(2))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork with threads is what is tested
 def test_a_forked_child_starts_its_own_threads() -> None:
     workers = Workers(2)
-    workers.submit(int).result()
+    workers._offer(int, 1)[0].result(timeout=10)
     child = os.fork()
     if child == 0:
-        os._exit(0 if workers.submit(int, "7").result(timeout=10) == 7 else 1)
+        os._exit(0 if workers._offer(lambda: 7, 1)[0].result(timeout=10) == 7 else 1)
     assert os.waitpid(child, 0)[1] == 0
     workers.close()
 

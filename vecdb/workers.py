@@ -1,10 +1,9 @@
 """The fixed pool of threads that every parallel step of vecdb runs on.
 
 Tasks are long (a batch of queries, a block of a graph build) and release the GIL. The queue in
-front of the workers is bounded at twice their number: where it is full, :meth:`Workers.each`
-leaves the work to its caller and :meth:`Workers.submit` waits, so that no backlog grows. A pool
-belongs to the process that made it: in a forked child, where the threads do not exist, it starts
-anew at its first use.
+front of the workers is bounded at twice their number; where it is full, the work is left to its
+caller, so that no backlog grows. A pool belongs to the process that made it: in a forked child,
+where the threads do not exist, it starts anew at its first use.
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, ParamSpec, TypeVar
+from typing import TypeVar
 
 from vecdb.errors import ArgumentError, ClosedError, describe
 
 __all__ = ["Workers", "cores"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
-_Task = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+_Task = tuple[Future[object], Callable[[], object]]
 
 
 def cores() -> int:
@@ -60,25 +58,17 @@ class Workers:
         self._queue: queue.Queue[_Task | None] = queue.Queue(maxsize=2 * self.threads)
         self._started: list[threading.Thread] = []
 
-    def submit(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Queue one task; waits while the queue is full.
-
-        Raises
-        ------
-        ClosedError
-            After :meth:`close`.
-        """
-        self._start()
-        future: Future[T] = Future()
-        self._queue.put((future, fn, args, kwargs))
-        return future
-
     def each(self, task: Callable[[T], object], items: Iterable[T]) -> None:
         """Call ``task(item)`` for all items, here and on the workers that are free meanwhile.
 
         The threads, this one among them, take one item after the other: who comes late does less,
         and nothing waits for workers that are busy with something else. On a worker itself it all
         happens here. An error is raised after all threads have ended; no item is begun after it.
+
+        Raises
+        ------
+        ClosedError
+            After :meth:`close`, where other threads could help.
         """
         todo = list(items)
         left = iter(todo)
@@ -110,7 +100,7 @@ class Workers:
             self._start()
             future: Future[object] = Future()
             try:
-                self._queue.put_nowait((future, work, (), {}))
+                self._queue.put_nowait((future, work))
             except queue.Full:
                 break
             futures.append(future)
@@ -158,10 +148,10 @@ class Workers:
 
 def _work(tasks: queue.Queue[_Task | None]) -> None:
     while (task := tasks.get()) is not None:
-        future, fn, args, kwargs = task
+        future, work = task
         if future.set_running_or_notify_cancel():
             try:
-                future.set_result(fn(*args, **kwargs))
+                future.set_result(work())
             except BaseException as error:  # handed to whoever waits for the result
                 future.set_exception(error)
-        del task, future, fn, args, kwargs  # keep no array alive while waiting
+        del task, future, work  # keep no array alive while waiting

@@ -252,9 +252,9 @@ def test_a_deadline_that_does_not_come_changes_nothing(built):
 
 
 def test_a_batch_does_not_wait_for_workers_that_are_busy(built):
-    workers, gate = Workers(1), threading.Event()
+    workers, gate = Workers(2), threading.Event()
     try:
-        busy = [workers.submit(gate.wait) for _ in range(3)]
+        busy = workers._offer(gate.wait, 2)
         many = np.tile(QUERIES, (9, 1))
         assert search(built, queries=many, workers=workers).complete
         assert not any(future.done() for future in busy)
