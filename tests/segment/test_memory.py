@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import vecdb
+from vecdb.segment import memory
 from vecdb.segment.memory import build_bytes
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/app", {"app/memory.max": "8192"}, 8192),
+        ("0::/app", {"app/memory.max": "max", "memory.max": "4096"}, 4096),
+        ("4:memory:/app\n0::/", {"memory/app/memory.limit_in_bytes": "12288"}, 12288),
+        ("4:cpu:/app", {"memory/app/memory.limit_in_bytes": "1"}, None),
+    ],
+)
+def test_usable_memory_is_what_the_control_group_allows(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    groups: str,
+    files: dict[str, str],
+    expected: int | None,
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    (tmp_path / "groups").write_text(groups + "\n")
+    monkeypatch.setattr(memory, "_GROUPS", str(tmp_path))
+    monkeypatch.setattr(memory, "_MINE", str(tmp_path / "groups"))
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert memory.usable_memory.__wrapped__() == (expected or machine)
 
 
 @pytest.mark.parametrize(("dim", "M"), [(24, 16), (128, 16), (128, 32), (300, 16)])
