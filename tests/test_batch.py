@@ -140,9 +140,34 @@ def test_integer_ids_of_every_kind_come_out_as_int64(data: Any) -> None:
     assert ids.tolist() == [3, 1, 2]
 
 
+@pytest.mark.parametrize("kind", [int, np.int64, np.int32, np.uint64])
+def test_one_integer_is_an_array_of_one_id(kind: Any) -> None:
+    ids = as_ids(kind(7), PLAIN)
+    assert (ids.dtype, ids.tolist()) == (np.int64, [7])
+    if kind is not np.int32:
+        assert as_ids(kind(2**63 - 1), PLAIN).tolist() == [2**63 - 1]
+
+
 @pytest.mark.parametrize(
     "data",
-    [[1.0], ["a"], [-1], [[1]], [None], [True], np.array([2**63], np.uint64), [2**70], "a"],
+    [
+        [1.0],
+        ["a"],
+        [-1],
+        [[1]],
+        [None],
+        [True],
+        np.array([2**63], np.uint64),
+        [2**70],
+        "a",
+        -1,
+        True,
+        1.0,
+        2**63,
+        2**70,
+        np.int64(-1),
+        np.float64(1),
+    ],
 )
 def test_ids_that_are_no_row_numbers_are_refused(data: Any) -> None:
     with pytest.raises(SchemaError, match="ids: expected"):

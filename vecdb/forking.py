@@ -25,6 +25,8 @@ os.register_at_fork(
 
 def load(name: str) -> None:
     """Import the module `name`; a fork in another thread waits until that is done."""
+    if name in _loaded:
+        return
     with no_fork:
         importlib.import_module(name)
         _loaded.add(name)

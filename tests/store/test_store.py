@@ -144,6 +144,30 @@ def test_a_log_of_many_single_rows_is_retired_and_so_is_one_of_deletions(
     store.close()
 
 
+def test_ids_are_found_in_whichever_of_many_parts_they_are(lab: Any) -> None:
+    store = lab.create()
+    for i in range(9):  # enough for bounds to be compared first
+        store.append(lab.batch(range(20 * i, 20 * i + 10)))
+        store.flush()
+    store.append(lab.batch([1000, 3], shift=0.5), replace=True)
+    store.delete(np.array([45]))
+    snapshot = store.snapshot
+    naive = {
+        int(number): (i, row)
+        for i, part in enumerate(snapshot.parts)
+        for row, number in enumerate(part.data.ids.get(np.arange(part.data.rows)).tolist())
+        if part.find(np.array([number]))[0] == row
+    }
+    wanted = np.array([187, 3, 45, 1000, 15, 0, 2000, 64, 3])
+    for ids in (wanted, wanted[:0], *wanted.reshape(-1, 1)):
+        parts, rows = snapshot.find(ids)
+        assert (parts.dtype, rows.dtype) == (np.int32, np.int64)
+        found = list(zip(parts.tolist(), rows.tolist(), strict=True))
+        assert found == [naive.get(i, (-1, -1)) for i in ids.tolist()]
+    assert 45 not in naive
+    store.close()
+
+
 def test_a_snapshot_never_changes(lab: Any) -> None:
     store = lab.create()
     store.append(lab.batch(range(20)))

@@ -139,12 +139,12 @@ def _slice(snapshot: Snapshot, part: Part, start: int, stop: int, names: Sequenc
             arrays.append(_vectors(data.vectors[start:stop]))
         else:
             arrays.append(data.column(name).slice(start, stop - start))
-    return pa.Table.from_arrays(arrays, schema=_table_schema(snapshot.schema, names))
+    return pa.Table.from_arrays(arrays, schema=_table_schema(snapshot, names))
 
 
 def empty_table(schema: Schema, names: Sequence[str]) -> pa.Table:
     """A table of no rows with the columns that a gather would give."""
-    return _table_schema(schema, names).empty_table()
+    return _new_table_schema(schema, names).empty_table()
 
 
 def _take(
@@ -158,10 +158,19 @@ def _take(
     arrays: list[Any] = [_ids(data.ids.get(rows))]
     for name in names:
         arrays.append(_vectors(data.vectors[rows]) if name == "vector" else next(taken))
-    return pa.Table.from_arrays(arrays, schema=_table_schema(snapshot.schema, names))
+    return pa.Table.from_arrays(arrays, schema=_table_schema(snapshot, names))
 
 
-def _table_schema(schema: Schema, names: Sequence[str]) -> pa.Schema:
+def _table_schema(snapshot: Snapshot, names: Sequence[str]) -> pa.Schema:
+    """The schema of a table of these columns, which the snapshot remembers."""
+    key = "table", *names
+    schema: pa.Schema | None = snapshot.memo.get(key)
+    if schema is None:
+        schema = snapshot.memo[key] = _new_table_schema(snapshot.schema, names)
+    return schema
+
+
+def _new_table_schema(schema: Schema, names: Sequence[str]) -> pa.Schema:
     import pyarrow as pa
 
     fields: list[pa.Field[Any]] = [

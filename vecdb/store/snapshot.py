@@ -128,20 +128,24 @@ class Snapshot:
 
     def find(self, ids: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
         """Where each id is: its part's number (int32) and row (int64), -1 when not there."""
-        part = np.full(len(ids), -1, np.int32)
-        row = np.full(len(ids), -1, np.int64)
-        missing: Any = slice(None)
+        part = row = np.full(len(ids), -1, np.int64)
+        missing: Any = None  # all of them
         for number in self._candidates(ids):
-            rows = self.parts[number].find(ids[missing])
-            part[missing] = np.where(rows >= 0, np.int32(number), np.int32(-1))
-            row[missing] = rows
-            if not len(missing := np.flatnonzero(row < 0)):
+            if missing is None:
+                row = self.parts[number].find(ids)
+                part = np.where(row >= 0, number, -1)
+            else:
+                rows = self.parts[number].find(ids[missing])
+                part[missing] = np.where(rows >= 0, number, -1)
+                row[missing] = rows
+            if not len(missing := (row < 0).nonzero()[0]):
                 break
-        return part, row
+        return part.astype(np.int32), row
 
     def _candidates(self, ids: npt.NDArray[Any]) -> Any:
         """Numbers of the parts that may hold one of the ids, newest first."""
         if len(self.parts) < _ROUTED or ids.dtype != np.int64 or not len(ids):
             return range(len(self.parts) - 1, -1, -1)
         lows, highs = self.id_bounds
-        return np.flatnonzero((lows <= ids.max()) & (highs >= ids.min()))[::-1]
+        least, greatest = (ids[0], ids[0]) if len(ids) == 1 else (ids.min(), ids.max())
+        return ((lows <= greatest) & (highs >= least)).nonzero()[0][::-1].tolist()
