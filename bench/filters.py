@@ -13,8 +13,9 @@ lines say what share of its QPS without a filter a library keeps under one that 
 same beam. Long runs can be split by kind and by library (some rivals need an environment of their
 own): ``best``, ``unfiltered`` and the plot (:mod:`bench.filter_plot`) look at all reports of the
 set in ``bench/out``.
-With ``--keep`` indexes are kept in a folder and used again; ``--rows`` takes the first rows alone;
-``--seconds`` is what one library may take for one beam of one filter.
+With ``--keep`` indexes are kept in a folder and used again, and ``--kinds`` without a kind makes
+them and measures nothing; ``--rows`` takes the first rows alone; ``--seconds`` is what one library
+may take for one beam of one filter. One kind of filter takes a minute or two then.
 
 Needs ``bench/requirements-engine.txt``, and ``-db.txt`` for LanceDB, zvec, Chroma and sqlite-vec.
 """
@@ -30,8 +31,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.datasets import OUT
-from bench.filter_data import KINDS, QUERIES, SHARES, K, Rows, distances, rows_of
+from bench.datasets import OUT, Dataset
+from bench.filter_data import KINDS, SHARES, K, Rows, distances, rows_of
 from bench.filter_plot import OURS, fastest, plot, reached
 from bench.filter_rivals import LIBRARIES, Subject
 from bench.harness import Contest, Report
@@ -71,8 +72,9 @@ def measure(report: Report, rows: Rows, subjects: Contest, kinds: Iterable[str])
     """Report one point per library, filter and beam."""
     with subjects as contest:
         for kind in kinds:
+            rough = compared(rows.data, rows.data.test[rows.queries[kind]])
             for share in SHARES:
-                truth = nearest(rows, kind, share)
+                truth = nearest(rows, kind, share, rough)
                 for name, beams in contest.round("run", kind, share):
                     for beam, (answers, seconds) in beams.items():
                         report.line(
@@ -86,14 +88,26 @@ def measure(report: Report, rows: Rows, subjects: Contest, kinds: Iterable[str])
                         )  # fmt: skip
 
 
-def nearest(rows: Rows, kind: str, share: float) -> npt.NDArray[np.float64]:
+def compared(data: Dataset, queries: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """What orders the rows by their distance from each query, but for rounding: (queries, rows)."""
+    train = data.train.astype(np.float32)
+    if data.metric == "cosine":
+        train /= np.linalg.norm(train, axis=1, keepdims=True)
+    products = queries.astype(np.float32) @ train.T
+    return np.square(train).sum(axis=1) - 2 * products if data.metric == "l2" else -products
+
+
+def nearest(
+    rows: Rows, kind: str, share: float, rough: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
     """Distances (queries, K) of the true neighbours among the rows that pass, padded with inf."""
-    passing = rows.data.train[rows.column(kind)[1] < share].astype(np.float32)
-    found = np.full((QUERIES, K), np.inf)
-    for i, query in enumerate(rows.data.test[rows.queries[kind]]):
-        rough = distances(rows.data, query, passing)
-        near = np.argpartition(rough, 2 * K)[: 2 * K] if len(rough) > 2 * K else slice(None)
-        closest = distances(rows.data, query.astype(np.float64), passing[near].astype(np.float64))
+    passing = np.flatnonzero(rows.column(kind)[1] < share)
+    found = np.full((len(rough), K), np.inf)
+    for i, query in enumerate(rows.data.test[rows.queries[kind]].astype(np.float64)):
+        near = passing
+        if len(passing) > 2 * K:
+            near = passing[np.argpartition(rough[i, passing], 2 * K)[: 2 * K]]
+        closest = distances(rows.data, query, rows.data.train[near].astype(np.float64))
         closest = np.sort(closest)[:K]
         found[i, : len(closest)] = closest
     return found
