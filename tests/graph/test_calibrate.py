@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,37 @@ def test_a_barred_row_is_no_hit_and_hides_no_other(built: Graph) -> None:
     away = np.square(VECTORS[rows][:, None] - VECTORS).sum(axis=2)
     away[np.arange(len(rows)), rows] = np.inf
     np.testing.assert_array_equal(np.sort(found.rows), np.sort(np.argsort(away)[:, :10]))
+
+
+def test_a_third_of_the_rows_is_asked_for_once_nearly_all_neighbours_are_found(
+    built: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrate = sys.modules["vecdb.graph.calibrate"]
+    walked: list[tuple[Any, Any]] = []
+    real = calibrate._walk
+
+    def walk(graph: Graph, vectors: Any, k: int, slack: float, asked: Any, *given: Any) -> Any:
+        hits, hops = real(graph, vectors, k, slack, asked, *given)
+        walked.append((asked.rows, hits))
+        return hits, hops
+
+    rows = np.arange(0, ROWS, 2)
+    monkeypatch.setattr(calibrate, "_walk", walk)
+    monkeypatch.setattr(calibrate, "_FEW", len(rows) // 4)
+    monkeypatch.setattr(calibrate, "_CLASSES", 3)
+    curves = calibrate._curves(built, VECTORS, 10, [calibrate._Asked(rows, None)], None)
+    away = np.square(VECTORS[rows][:, None] - VECTORS).sum(axis=2)
+    radii = np.sort(away, axis=1)[:, 10]  # the first is the row itself
+    place = np.searchsorted(curves["edges"], radii * (1 - 1e-6))
+    reached = False
+    for i, (asked, hits) in enumerate(walked):
+        mine = slice(None, None, 3 if reached else 1)
+        np.testing.assert_array_equal(asked, rows[mine])
+        for j, curve in enumerate(curves["recall"]):
+            assert curve[i] == pytest.approx(hits[place[mine] == j].mean() / 10, abs=1e-9)
+        reached |= hits.mean() >= 9.9
+    assert reached
+    assert len(walked[-1][0]) < len(rows)
 
 
 def test_the_slack_goes_by_the_number_of_stones_that_are_nearer() -> None:

@@ -43,11 +43,14 @@ from vecdb.workers import Workers
 __all__ = ["calibrate"]
 
 _CLASSES = 5  # of the k-th distance
-_SAMPLE = 1000
-_ANCHORS = 20  # of filters that hide a neighbourhood, some regions being harder than others
-_COMPARED = 80_000_000  # rows times queries of an exact scan, at most
+_SAMPLE = 2000
+_ANCHORS = 40  # of filters that hide a neighbourhood, some regions being harder than others
+_COMPARED = 160_000_000  # rows times queries of an exact scan, at most
 _TIED = 0.01  # of the usual k-th distance: what is below it is told apart less finely
 _SURE = 0.9995  # recall after which more slack is not measured
+_FLAT = 0.99  # recall from which on fewer rows are asked for: there are nine hops in ten
+_THINNED = 3  # times fewer, but
+_FEW = 300  # at least
 _GAIN = 0.0005  # of recall by a step of slack, with less it is not worth its hops
 
 
@@ -61,7 +64,7 @@ class _Asked(NamedTuple):
 def calibrate(
     graph: Graph, vectors: NDArray[Any], k: int, workers: Workers | None = None
 ) -> dict[str, Any]:
-    """Measure recall at `k` over slack; some seconds of CPU for 100,000 rows.
+    """Measure recall at `k` over slack; some ten seconds of CPU for 100,000 rows.
 
     Returns
     -------
@@ -121,28 +124,57 @@ def _curves(
     graph: Graph, vectors: NDArray[Any], k: int, asked: Sequence[_Asked], workers: Workers | None
 ) -> dict[str, Any]:
     """Edges, recall and hops of sampled rows under filters of one share."""
-    truths = [_truth(graph, vectors, k, each, workers) for each in asked]
-    radii = np.concatenate([truth.radii for truth in truths])
-    wanted = np.concatenate([truth.wanted for truth in truths])
+    pairs = [(each, _truth(graph, vectors, k, each, workers)) for each in asked]
+    radii = np.concatenate([truth.radii for _, truth in pairs])
     edges = np.unique(np.quantile(radii, np.arange(1, _CLASSES) / _CLASSES))
-    place = np.searchsorted(edges, radii)
-    classes = [place == i for i in range(len(edges) + 1)]
-    recall: list[list[float]] = [[] for _ in classes]
-    hops: list[list[float]] = [[] for _ in classes]
-    total: list[float] = []
+    points: list[_Point] = []
     for slack in SLACKS:
-        walks = [
-            _walk(graph, vectors, k, slack, *both, workers)
-            for both in zip(asked, truths, strict=True)
-        ]
-        hits, steps = (np.concatenate(found) for found in zip(*walks, strict=True))
-        for mine, curve, mean in zip(classes, recall, hops, strict=True):
-            curve.append(float(hits[mine].sum() / max(1, wanted[mine].sum())))
-            mean.append(float(steps[mine].sum() / max(1, mine.sum())))
-        total.append(float(hits.sum() / max(1, wanted.sum())))
+        points.append(_point(graph, vectors, k, slack, pairs, edges, workers))
+        total = [point.total for point in points]
         if total[-1] >= _SURE or (len(total) > 4 and total[-1] - total[-2] < _GAIN):
             break
+        if total[-1] >= _FLAT > max(total[:-1], default=0.0):
+            step = max(1, min(_THINNED, len(radii) // _FEW))
+            pairs = [_every(step, *pair) for pair in pairs]
+    recall, hops = (
+        [list(curve) for curve in zip(*found, strict=True)]
+        for found in ([point.recall for point in points], [point.hops for point in points])
+    )
     return {"edges": edges.tolist(), "recall": recall, "hops": hops}
+
+
+class _Point(NamedTuple):
+    """What one slack gave: recall and mean hops by class, and recall of all."""
+
+    recall: list[float]
+    hops: list[float]
+    total: float
+
+
+def _point(
+    graph: Graph,
+    vectors: NDArray[Any],
+    k: int,
+    slack: float,
+    pairs: Sequence[tuple[_Asked, _Truth]],
+    edges: NDArray[np.float64],
+    workers: Workers | None,
+) -> _Point:
+    """Recall and hops of walks with one slack, in the classes that the edges part."""
+    walks = [_walk(graph, vectors, k, slack, *pair, workers) for pair in pairs]
+    hits, steps = (np.concatenate(found) for found in zip(*walks, strict=True))
+    wanted = np.concatenate([truth.wanted for _, truth in pairs])
+    place = np.searchsorted(edges, np.concatenate([truth.radii for _, truth in pairs]))
+    sums = [
+        np.bincount(place, values, len(edges) + 1)
+        for values in (hits, wanted, steps, np.ones(len(place)))
+    ]
+    found, whole, walked, count = sums
+    return _Point(
+        (found / np.maximum(1, whole)).tolist(),
+        (walked / np.maximum(1, count)).tolist(),
+        float(hits.sum() / max(1, wanted.sum())),
+    )
 
 
 class _Truth(NamedTuple):
@@ -186,6 +218,12 @@ def _walk(
     )  # fmt: skip
     hits = (answer.distances <= truth.limit[:, None]).sum(axis=1)
     return np.minimum(hits, truth.wanted), answer.hops
+
+
+def _every(step: int, asked: _Asked, truth: _Truth) -> tuple[_Asked, _Truth]:
+    """One of so many of the rows asked for, with its truth."""
+    some = asked._replace(rows=asked.rows[::step].copy())
+    return some, _Truth(truth.limit[::step], truth.wanted[::step], truth.radii[::step])
 
 
 def _furthest(distances: NDArray[np.float32]) -> NDArray[np.float32]:
