@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--shares", nargs="*", type=float, default=SHARES)
     parser.add_argument("--keep", type=Path)
     chosen = parser.parse_args()
+    vecdb.warmup()  # until the kernels are there every answer is exact
     data = load(chosen.source)
     columns, asked = filters_of(data)
     report = Report(f"targets-{data.name}")
