@@ -64,7 +64,7 @@ class _Asked(NamedTuple):
 def calibrate(
     graph: Graph, vectors: NDArray[Any], k: int, workers: Workers | None = None
 ) -> dict[str, Any]:
-    """Measure recall at `k` over slack; some ten seconds of CPU for 100,000 rows.
+    """Measure recall at `k` over slack; some twenty seconds of CPU for 100,000 rows.
 
     Returns
     -------
