@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -80,3 +81,63 @@ def test_the_cache_folder_changes_with_the_kernels_sources(tmp_path, monkeypatch
     second = kernels.cache_folder()
     assert Path(first).parent == Path(second).parent == tmp_path
     assert first != second
+
+
+def _kernels_of(tree: ast.Module) -> tuple[set[str], set[ast.AST]]:
+    """Names of a module's kernels that are no entries, and all kernels."""
+    inner, every = set(), set()
+    for function in ast.walk(tree):
+        for by in getattr(function, "decorator_list", []):
+            if isinstance(by, ast.Call) and getattr(by.func, "id", "") == "jit" and by.args:
+                every.add(function)
+                if not any(word.arg == "entry" for word in by.keywords):
+                    inner.add(function.name)
+    return inner, every
+
+
+def _used(node: ast.AST, kernels: set[ast.AST]) -> set[str]:
+    """Names that are read outside of kernels."""
+    if node in kernels:
+        return set()
+    name = {node.id} if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) else set()
+    return name.union(*(_used(child, kernels) for child in ast.iter_child_nodes(node)))
+
+
+def test_every_kernel_that_python_calls_is_an_entry_and_there_after_the_warm_up():
+    trees = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
+        for part in ("kernels", "quant", "graph", "segment", "filter", "query")
+        for path in (ROOT / "vecdb" / part).glob("*.py")
+    }
+    inner = {name: _kernels_of(tree)[0] for name, tree in trees.items()}
+    inner["vecdb.kernels.leaves"] = inner["vecdb.kernels.avx512"] | inner["vecdb.kernels.portable"]
+    assert "walk" in inner["vecdb.graph.traverse"]
+    for name, tree in trees.items():
+        here = set(inner[name])
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                here |= inner.get(node.module or "", set()) & {each.name for each in node.names}
+        called = _used(tree, _kernels_of(tree)[1]) & here
+        assert not called, f"{name}: {called}"
+
+
+def test_a_kernel_that_is_no_entry_is_compiled_when_it_is_needed_and_as_declared(tmp_path):
+    (tmp_path / "made.py").write_text(
+        "from vecdb.kernels.jit import jit\n"
+        "@jit('i8(i8)')\n"
+        "def twice(x): return 2 * x\n"
+        "@jit('i8(i8)')\n"
+        "def alone(x): return x + 1\n"
+        "@jit('i8(i4)', entry=True)\n"
+        "def fourfold(x): return twice(twice(x))\n"
+    )
+    code = (
+        "import made\n"
+        "of = lambda kernel: [str(each) for each in kernel.signatures]\n"
+        "print(of(made.alone), of(made.twice), made.fourfold(3), made.alone(3), of(made.alone))"
+    )
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    found = python(code, PYTHONPATH=path, NUMBA_CACHE_DIR=str(tmp_path))
+    assert found == "[] ['(int64,)'] 12 4 ['(int64,)']"
+    again = python(code, PYTHONPATH=path, NUMBA_CACHE_DIR=str(tmp_path))
+    assert again == "[] [] 12 4 ['(int64,)']"  # the cached entry contains what it calls

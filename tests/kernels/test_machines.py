@@ -38,6 +38,7 @@ ASSEMBLY = """
 from vecdb.kernels import avx512
 for name in ("distance4", "project"):
     kernel = getattr(avx512, name)
+    vars(kernel).get("_compile_for_args", int)()  # distance4 waits for its first call
     text = kernel.inspect_asm(kernel.signatures[0])
     print(name, "zmm" in text)
 """

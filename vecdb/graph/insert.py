@@ -125,7 +125,8 @@ def beam(data, stride, inner, links, degrees, entry, own, pool, size, visited):
 @jit(
     f"void({_RECORDS}, i4[:, ::1], i4[::1], i8, i8, Array(i4, 1, 'C', readonly=True),"
     " u1[:, ::1], Array(i4, 2, 'C', readonly=True), Array(i8, 1, 'C', readonly=True), u1[:, ::1],"
-    " i8, i8, f4, u1[::1])"
+    " i8, i8, f4, u1[::1])",
+    entry=True,
 )
 def insert_rows(
     data, stride, inner, links, degrees, entry, levels, sample, sampled, upper, rows, asks, size,
@@ -146,7 +147,7 @@ def insert_rows(
         degrees[row] = select(data, stride, inner, row, pool[8:], count, links[row], degree, alpha)
 
 
-@jit("void(i4[:, ::1], i4[::1], Array(i8, 1, 'C', readonly=True), i8[::1], i4[::1])")
+@jit("void(i4[:, ::1], i4[::1], Array(i8, 1, 'C', readonly=True), i8[::1], i4[::1])", entry=True)
 def turn_round(links, degrees, rows, ends, sources):
     """Sort the links of `rows` by target: those of target t come from sources[ends[t - 1] :
     ends[t]], in the order of `rows`. `ends` is given as zeros, one more than there are targets."""
@@ -164,7 +165,8 @@ def turn_round(links, degrees, rows, ends, sources):
 
 @jit(
     f"void({_RECORDS}, i4[:, ::1], i4[::1], Array(i8, 1, 'C', readonly=True),"
-    " Array(i8, 1, 'C', readonly=True), Array(i4, 1, 'C', readonly=True), i8, f4)"
+    " Array(i8, 1, 'C', readonly=True), Array(i4, 1, 'C', readonly=True), i8, f4)",
+    entry=True,
 )
 def link_back(data, stride, inner, links, degrees, targets, ends, sources, degree, alpha):
     """Add its sources, as :func:`turn_round` has them, to the links of every target; choose anew
@@ -199,7 +201,8 @@ def link_back(data, stride, inner, links, degrees, targets, ends, sources, degre
 
 @jit(
     f"void({_RECORDS}, i4[:, ::1], i4[::1], Array(i8, 1, 'C', readonly=True), i8, f4, i4[:, ::1],"
-    " i4[::1])"
+    " i4[::1])",
+    entry=True,
 )
 def thin_rows(data, stride, inner, links, degrees, rows, degree, alpha, chosen, counts):
     """Choose at most `degree` links for each of `rows`: chosen[i], counts[i] for rows[i].

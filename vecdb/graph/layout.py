@@ -48,7 +48,7 @@ class Cancelled(VecdbError):
     """The `cancel` callback of a build said so."""
 
 
-@jit("i8(Array(i4, 2, 'A', readonly=True), i8)")
+@jit("i8(Array(i4, 2, 'A', readonly=True), i8)", entry=True)
 def _bad_links(links, rows):
     """First node with a link outside [-1, rows), or -1."""
     for i in range(links.shape[0]):

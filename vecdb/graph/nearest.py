@@ -196,7 +196,7 @@ def _distances(matrix, scales, norms, inner, first, last, asks, stride, count, o
             here[j] = norm + norms[start + j] - np.float32(2) * here[j]
 
 
-@jit(f"void(u1[:, ::1], i8, {_PACKED}, i4[::1])")
+@jit(f"void(u1[:, ::1], i8, {_PACKED}, i4[::1])", entry=True)
 def nearest_centres(asks, inner, matrix, scales, norms, labels):
     """Number of the packed record nearest to each of `asks`."""
     out = np.empty((FOUR, len(norms)), np.float32)
@@ -261,7 +261,8 @@ def _probes(asks, inner, matrix, scales, norms, starts, compared, most, wanted):
 
 @jit(
     f"void(i8, i8, i8, {_PACKED}, {_PACKED}, {_INTS}, {_WHOLE}, {_INTS}, i8, {_WHOLE}, u1[:, ::1],"
-    " i8, i8, i8, f4, i4[:, ::1], i4[::1])"
+    " i8, i8, i8, f4, i4[:, ::1], i4[::1])",
+    entry=True,
 )
 def choose_links(
     data, stride, inner, centre_matrix, centre_scales, centre_norms, matrix, scales, norms, members,

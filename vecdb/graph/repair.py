@@ -15,7 +15,7 @@ ROUNDS = 8  # of connecting; one is nearly always enough
 TRIED = 32  # nearest reachable rows that are asked for a place
 
 
-@jit("i8(Array(i4, 2, 'C', readonly=True), i8, i8, u1[::1], i8[::1])")
+@jit("i8(Array(i4, 2, 'C', readonly=True), i8, i8, u1[::1], i8[::1])", entry=True)
 def reach(links, degree, entry, reached, stack):
     """Mark the rows that a walk from `entry` comes to; -1 is no link. Returns how many are new."""
     if reached[entry]:
@@ -55,7 +55,7 @@ def _give_place(links, degrees, incoming, node, row, degree):
     return False
 
 
-@jit("i8(i8, i8, i8, i4[:, ::1], i4[::1], i8, i8, i8, u1[::1])")
+@jit("i8(i8, i8, i8, i4[:, ::1], i4[::1], i8, i8, i8, u1[::1])", entry=True)
 def _connect_once(data, stride, inner, links, degrees, degree, entry, size, visited):
     """Link every unreachable row from one of the nearest reachable ones; return how many."""
     rows = len(degrees)
@@ -93,7 +93,8 @@ def connect(records, links, degrees, degree, entry, size) -> None:  # type: igno
 
 @jit(
     "void(i8, i8, i8, Array(i4, 2, 'C', readonly=True), Array(i8, 1, 'C', readonly=True),"
-    " Array(i8, 1, 'C', readonly=True), i8, i8, i4[:, ::1], i4[::1], i8, f4)"
+    " Array(i8, 1, 'C', readonly=True), i8, i8, i4[:, ::1], i4[::1], i8, f4)",
+    entry=True,
 )
 def bridge(
     data, stride, inner, old_links, moved, rows, first, last, links, degrees, degree, alpha

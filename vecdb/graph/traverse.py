@@ -65,7 +65,7 @@ WALK, SELECTIVE, SCAN = 0, 1, 2
 """Modes of a call."""
 
 
-@jit(f"void(i8, f4, f4, {_FLOATS}, {_FLOATS}, f4[::1])")
+@jit(f"void(i8, f4, f4, {_FLOATS}, {_FLOATS}, f4[::1])", entry=True)
 def center(metric, radius, norm, query, mean, out):
     """The inner row of a raw query whose norm is given.
 
@@ -468,7 +468,7 @@ _BOUND = (
 )
 
 
-@jit(_BOUND)
+@jit(_BOUND, entry=True)
 def search_bound(
     state, queries, barred, turn, step, deadline, visited, rows, distances, tally
 ):  # fmt: skip
@@ -500,7 +500,7 @@ def search_bound(
             return
 
 
-@jit(_BOUND, nogil=False)
+@jit(_BOUND, nogil=False, entry=True)
 def search_held(
     state, queries, barred, turn, step, deadline, visited, rows, distances, tally
 ):  # fmt: skip

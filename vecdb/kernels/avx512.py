@@ -324,7 +324,7 @@ def _project_four(matrix, scales, codes, stride, groups, out, width):
     _store_pair(d0, d1, d + 4 * groups, scales, out + 3 * width)
 
 
-@jit("void(i8, i8, i8, i8, i8, i8, i8, i8, i8)")
+@jit("void(i8, i8, i8, i8, i8, i8, i8, i8, i8)", entry=True)
 def project(matrix, scales, codes, stride, count, blocks, groups, out, width):
     """Products of a matrix of bytes with the vectors of `count` records, `stride` bytes apart.
 

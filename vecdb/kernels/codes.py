@@ -88,7 +88,7 @@ def _code(x, dim, width, out):
     return scale, np.sqrt(rest) if usable else np.float32(np.inf), np.sqrt(square)
 
 
-@jit(f"void(i8, {_BYTES}, i8, i8, i8, u1[:, ::1], f4[:, ::1])")
+@jit(f"void(i8, {_BYTES}, i8, i8, i8, u1[:, ::1], f4[:, ::1])", entry=True)
 def _code_rows(metric, data, dim, start, stop, codes, figures):
     for row in range(start, stop):
         out = address(codes) + row * codes.shape[1]
@@ -101,7 +101,7 @@ def _code_rows(metric, data, dim, start, stop, codes, figures):
 
 
 @jit(f"void(i8, {_BYTES}, i8, i8, i8, b1, {_BYTES}, {_BYTES}, Array(f4, 2, 'C', readonly=True), "
-     f"{_BYTES}, f4[::1], i8, i8[:, ::1], i8[::1])")  # fmt: skip
+     f"{_BYTES}, f4[::1], i8, i8[:, ::1], i8[::1])", entry=True)  # fmt: skip
 def scan_codes(
     metric, data, dim, start, stop, every, allowed, codes, figures, queries, norms, k, pools, rows
 ):

@@ -30,7 +30,7 @@ else:
     llvm.add_symbol(_NAME, ctypes.cast(_exported, ctypes.c_void_p).value)
     _digest = types.ExternalFunction(_NAME, types.uint64(types.int64, types.int64))
 
-    @jit("u8[::1](i8[::1], i8[::1])")
+    @jit("u8[::1](i8[::1], i8[::1])", entry=True)
     def digests(addresses, lengths):
         """Hash of each piece, given by address and length in bytes; as
         :func:`vecdb.kernels.reference.digests`."""

@@ -52,7 +52,7 @@ def list_allowed(every, allowed, start, stop, rows):
     return count
 
 
-@jit("void(i8[:, :, ::1])")
+@jit("void(i8[:, :, ::1])", entry=True)
 def fill_pools(pools):
     """Make pools, (parts, queries, 8 + size), empty."""
     for part in range(pools.shape[0]):
@@ -61,7 +61,7 @@ def fill_pools(pools):
                 pools[part, j, i] = _SENTINEL if i < 8 else _EMPTY
 
 
-@jit("void(i8[:, :, ::1], i8[:, ::1], f4[:, ::1])")
+@jit("void(i8[:, :, ::1], i8[:, ::1], f4[:, ::1])", entry=True)
 def decode_pools(pools, rows, distances):
     """Merge the parts' pools of each query, and write its rows and distances, -1 and inf behind."""
     size = pools.shape[2] - 8

@@ -110,7 +110,7 @@ def quantize(x, count, inverse, out):
     return total, squares
 
 
-@jit("void(i8, i8, i8, i8, i8, i8, i8, i8, i8)")
+@jit("void(i8, i8, i8, i8, i8, i8, i8, i8, i8)", entry=True)
 def project(matrix, scales, codes, stride, count, blocks, groups, out, width):
     """Products of a matrix of bytes with the vectors of `count` records, `stride` bytes apart.
 

@@ -40,7 +40,7 @@ def query_norm(query, dim):
     return np.sqrt(-distance(2, False, query, query, dim, np.float32(1)))
 
 
-@jit("f4[::1](Array(f4, 2, 'C', readonly=True))")
+@jit("f4[::1](Array(f4, 2, 'C', readonly=True))", entry=True)
 def query_norms(queries):
     """Norms of all queries."""
     norms = np.empty(len(queries), np.float32)
@@ -49,7 +49,10 @@ def query_norms(queries):
     return norms
 
 
-@jit(f"void(i8, b1, {_BYTES}, i8, i8, i8, b1, {_BYTES}, {_BYTES}, f4[::1], i8[:, ::1], i8[::1])")
+@jit(
+    f"void(i8, b1, {_BYTES}, i8, i8, i8, b1, {_BYTES}, {_BYTES}, f4[::1], i8[:, ::1], i8[::1])",
+    entry=True,
+)
 def scan_rows(metric, half, data, dim, start, stop, every, allowed, queries, norms, pools, rows):
     """Offer the allowed rows of [start, stop) to the pools of all queries.
 
@@ -88,7 +91,7 @@ def scan_rows(metric, half, data, dim, start, stop, every, allowed, queries, nor
                     pool_insert(pool, size, key)
 
 
-@jit(f"void(i8, b1, {_BYTES}, i8, i8, {_BYTES}, f4[::1], i8[:, ::1], f4[:, ::1])")
+@jit(f"void(i8, b1, {_BYTES}, i8, i8, {_BYTES}, f4[::1], i8[:, ::1], f4[:, ::1])", entry=True)
 def rescore_rows(metric, half, data, dim, total, queries, norms, rows, out):
     """Distances of each query to its own list of rows; infinity where the list holds -1."""
     row_bytes = dim * (2 if half else 4)

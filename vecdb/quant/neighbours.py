@@ -50,7 +50,7 @@ FRESH = 8  # records read at a hop without codes; fitted to QPS on five sets
 SCALES = (0.8, 0.9, 1.0, 1.1, 1.2)  # tried around it for each residual
 
 
-@jit("i8(i8, i8)", inline=True)
+@jit("i8(i8, i8)", inline=True, entry=True)
 def block_bytes(dims, bits):
     """Bytes of a block of neighbours."""
     return HEAD + dims * bits // 16 * 64 if bits else 4 * BLOCK
@@ -255,7 +255,8 @@ def _pack_code(code, bits, lane, at):
 
 @jit(
     "void(i8, i8, i8, Array(f4, 2, 'C', readonly=True), b1, i4[:, ::1], i4[::1], i8, i8, i8, i8,"
-    "i8, f4[:, ::1], f4[:, ::1])"
+    "i8, f4[:, ::1], f4[:, ::1])",
+    entry=True,
 )
 def encode_neighbours(
     data, stride, inner, places, local, links, degrees, bits, first, last, blocks, row_bytes, add,

@@ -29,13 +29,13 @@ __all__ = ["FLOAT_DIMS", "encode_record", "encode_records", "header", "record_by
 FLOAT_DIMS = 32
 
 
-@jit("i8(i8, i8)", inline=True)
+@jit("i8(i8, i8)", inline=True, entry=True)
 def header(at, inner):
     """Address of a record's header."""
     return at + 4 * inner if inner <= FLOAT_DIMS else at + (inner + 3 & ~3)
 
 
-@jit("i8(i8)", inline=True)
+@jit("i8(i8)", inline=True, entry=True)
 def record_bytes(inner):
     """Bytes of a whole record, a multiple of 64."""
     return header(0, inner) + 12 + 63 & ~63
@@ -63,7 +63,7 @@ def encode_record(x, inner, at):
     write_i32(end + 8, np.int32(total))
 
 
-@jit("void(f4[:, ::1], u1[::1], i8, i8)")
+@jit("void(f4[:, ::1], u1[::1], i8, i8)", entry=True)
 def encode_records(rows, data, first, stride):
     """Records of consecutive rows, the first one being row `first` of `data`."""
     x, at = address(rows), address(data) + first * stride
