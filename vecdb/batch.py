@@ -131,7 +131,7 @@ def as_ids(data: Any, schema: Schema, subject: str = "ids") -> npt.NDArray[Any]:
     """
     if schema.ids == "string":
         return _string_ids(data, subject)
-    if type(data) in (int, np.int64) and 0 <= data <= _MAX_ID:  # the commonest, in a twentieth
+    if type(data) in (int, np.int64) and 0 <= data <= _MAX_ID:  # the commonest
         return np.array([data], np.int64)
     if hasattr(data, "__arrow_array__") or hasattr(data, "to_numpy"):
         data = data.to_numpy(zero_copy_only=False) if _is_arrow(data) else data.to_numpy()

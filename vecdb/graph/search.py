@@ -24,7 +24,7 @@ from vecdb.graph.traverse import (
     search_bound,
     search_held,
     settled,
-)  # fmt: skip
+)
 from vecdb.graph.visited import HASHED_ROWS, flags, table_bytes, tables
 from vecdb.kernels.scan import flat
 from vecdb.workers import Workers
@@ -204,9 +204,9 @@ class Bound:
     answer: its rows are -1.
 
     A brief walk for one query keeps the interpreter. Threads that let it go for 20 us and queue up
-    for it again lose more than a second core gains: eight of them answered 17k queries a second,
-    keeping it 25k (128 dims, 100,000 rows, two cores), in 80 us of CPU each against 65. One in
-    eight lets it go all the same: a thread that wakes every ms comes back 5 ms late, never 21.
+    for it again lose more than a second core gains: eight of them answered 15.8k queries a second,
+    and 24.3k since they keep it (``python -m bench.latency``). One walk in eight lets it go all the
+    same, for threads that do something else.
     """
 
     __slots__ = ("_alive", "_asked", "_brief", "_call", "_graph", "_k", "_state")

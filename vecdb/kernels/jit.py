@@ -2,8 +2,8 @@
 
 Every kernel has its signature and is cached on disk, in the folder that the gate
 (:mod:`vecdb.kernels`) chooses. Those that Python calls, the entries, are compiled when their module
-is imported; the others when an entry first needs them. A cached entry contains them, and loading
-one takes 10 ms: 25 entries are there in half the time of all 86 kernels. All but one
+is imported; the others when an entry first needs them. A cached entry contains them: a process
+has its kernels in .77 s, not in 1.1 (``python -m bench.compile``). All but one
 (:func:`vecdb.graph.traverse.search_held`) release the GIL. ``fastmath`` leaves
 out ``nnan`` and ``ninf``: a NaN must stay a NaN, because the code that ranks distances refuses it.
 """
