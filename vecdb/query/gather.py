@@ -62,8 +62,27 @@ def gather(
     rows: npt.NDArray[np.int64],
     names: Sequence[str],
 ) -> pa.Table:
-    """The rows ``(parts[i], rows[i])`` in that order: ``id`` and the named columns."""
+    """The rows ``(parts[i], rows[i])`` in that order: ``id`` and the named columns, in several
+    chunks where a text column comes to more than the 2 GiB that Arrow's offsets reach."""
     load("pyarrow")
+    import pyarrow as pa
+
+    try:
+        return _gather(snapshot, parts, rows, names)
+    except pa.ArrowInvalid:
+        half = len(rows) // 2
+        if not half:
+            raise
+        halves = (slice(half), slice(half, None))
+        return pa.concat_tables(gather(snapshot, parts[h], rows[h], names) for h in halves)
+
+
+def _gather(
+    snapshot: Snapshot,
+    parts: npt.NDArray[np.int32],
+    rows: npt.NDArray[np.int64],
+    names: Sequence[str],
+) -> pa.Table:
     import pyarrow as pa
 
     used = sorted(set(parts.tolist()))
