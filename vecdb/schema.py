@@ -117,6 +117,12 @@ class Schema:
                 )
         return dataclasses.replace(self, columns=pa.schema([*old, *added]))
 
+    def extends(self, other: Schema) -> bool:
+        """Whether it is the other one, or that with more metadata columns."""
+        old, new = ([] if s.columns is None else list(s.columns) for s in (other, self))
+        same = dataclasses.replace(self, columns=None) == dataclasses.replace(other, columns=None)
+        return same and new[: len(old)] == old
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON for the manifest; :meth:`from_json` is its inverse."""
         columns = None

@@ -293,3 +293,35 @@ def test_a_hostile_index_changes_no_answer(
 ) -> None:
     found = refused_at_little_cost(farm, intact, HOSTILE_INDEX[case], tmp_path, sound)
     assert found == sound[0]
+
+
+def mended(farm: Farm, intact: Path, crafts: dict[str, Craft], folder: Path) -> dict[str, str]:
+    """What verify and repair say of the store after each of the crafts."""
+    for number, craft in enumerate(crafts.values()):
+        shutil.copytree(intact, folder / str(number))
+        craft(folder / str(number))
+    said = farm.run(probe.mend, [str(folder / str(n)) for n in range(len(crafts))]).check()
+    return dict(zip(crafts, said, strict=True))
+
+
+def test_what_is_refused_is_found_by_verify_and_kept_by_repair_as_far_as_it_goes(
+    farm: Farm, intact: Path, tmp_path: Path
+) -> None:
+    found = mended(farm, intact, {"as it is": lambda store: None, **REFUSED}, tmp_path)
+    assert found.pop("as it is") == "sound, 47 rows"
+    newer = {"a newer format", "an unknown feature"}
+    for case, said in found.items():
+        if case in newer:
+            assert said == "VersionError, VersionError"
+        else:
+            assert said.startswith("damaged, "), f"{case}: {said}"
+            assert said.endswith(" rows"), f"{case}: {said}"
+    assert sum(said == "damaged, 47 rows" for said in found.values()) > 9
+
+
+def test_a_hostile_index_is_found_by_verify_and_costs_a_repair_nothing(
+    farm: Farm, intact: Path, tmp_path: Path
+) -> None:
+    usable = {"entry 0", "radius 1e+308", "add_unit 1e+308"}  # numbers that a graph may have
+    for case, said in mended(farm, intact, HOSTILE_INDEX, tmp_path).items():
+        assert said == f"{'sound' if case in usable else 'damaged'}, 47 rows", case

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vecdb.errors import CorruptionError
+from vecdb.schema import IdType
 from vecdb.segment import format as f
 from vecdb.segment import ids as ids_module
 from vecdb.segment.container import Container
@@ -30,7 +31,8 @@ def stored(folder: Path, ids: Any) -> tuple[IdColumn, Container]:
     meta = write_ids(writer, ids if isinstance(ids, np.ndarray) else pa.array(ids, pa.string()))
     writer.finish({"ids": meta})
     container = Container(Directory(folder), name, f.Kind.SEGMENT, STORE)
-    return open_ids(container, len(ids)), container
+    kind: IdType = "int64" if isinstance(ids, np.ndarray) else "string"
+    return open_ids(container, len(ids), kind), container
 
 
 def check(column: IdColumn, ids: list[Any], strangers: list[Any]) -> None:
@@ -100,7 +102,7 @@ def test_a_few_text_ids_of_many_are_read_alone_and_only_they_are_checked(tmp_pat
         writer.add(name, raw[section.offset :][: section.length])
     writer.finish(container.meta)
     crafted = Container(Directory(tmp_path / "damaged"), container.name, f.Kind.SEGMENT, STORE)
-    column = open_ids(crafted, len(ids))
+    column = open_ids(crafted, len(ids), "string")
     assert column.get(np.array([150, 3, 8])).tolist() == ["text 150", "text 3", "text 8"]
     assert column.find(np.array(["text 4", "nothing"], object)).tolist() == [4, -1]
     for ask in (
@@ -128,7 +130,14 @@ def test_a_crafted_first_id_is_refused(tmp_path: Path, first: Any) -> None:
     writer.finish({"ids": {"kind": "range", "first": first}})
     container = Container(Directory(tmp_path), "seg-00000001.vdb", f.Kind.SEGMENT, STORE)
     with pytest.raises(CorruptionError, match="63 bits"):
-        open_ids(container, 5)
+        open_ids(container, 5, "int64")
+
+
+def test_ids_of_another_type_than_the_collections_are_refused(tmp_path: Path) -> None:
+    for ids, wanted in ((np.arange(3), "string"), (["a", "b"], "int64")):
+        _, container = stored(tmp_path, ids)
+        with pytest.raises(CorruptionError, match=f"ids of type {wanted}"):
+            open_ids(container, len(ids), wanted)  # type: ignore[arg-type]
 
 
 def test_a_crafted_permutation_is_refused(tmp_path: Path) -> None:
@@ -140,4 +149,4 @@ def test_a_crafted_permutation_is_refused(tmp_path: Path) -> None:
     writer.finish({"ids": {"kind": "any"}})
     container = Container(Directory(tmp_path), "seg-00000001.vdb", f.Kind.SEGMENT, STORE)
     with pytest.raises(CorruptionError, match="row numbers"):
-        open_ids(container, 2)
+        open_ids(container, 2, "int64")

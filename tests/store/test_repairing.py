@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from vecdb.batch import Batch
 from vecdb.errors import CorruptionError, ExistsError, NotFoundError
+from vecdb.schema import Schema
 from vecdb.store import Store, repair, verify, verifying
 
 
@@ -106,6 +110,62 @@ def test_damaged_vectors_cost_their_block_and_nothing_else(lab: Any, tmp_path: P
     third = rows // 3
     assert set(contents) == set(range(third)) | set(range(2 * third, rows))
     assert f"{third} rows" in report["problems"][0]
+
+
+ROWS = 3 * 2**16 // 8  # three blocks of 64 KiB of numbers
+
+
+@pytest.mark.parametrize("texts", [False, True])
+@pytest.mark.parametrize("manifest", [True, False])
+def test_damaged_ids_cost_their_block_and_nothing_else(
+    lab: Any, tmp_path: Path, texts: bool, manifest: bool
+) -> None:
+    ids: Any = range(0, 2 * ROWS, 2)
+    if texts:
+        ids = [f"t{number}" for number in ids]
+    store = lab.create(dataclasses.replace(lab.schema, ids="string" if texts else "int64"))
+    store.append(lab.batch(ids))
+    store.flush()
+    section = store.snapshot.parts[0].segment.files[0].sections["ids.text" if texts else "ids"]
+    store.close()
+    path = lab.file("seg")
+    damage(path, section.offset + section.length // 2)
+    if not manifest:
+        lab.file("MANIFEST").unlink()
+    report, contents = mended(lab, tmp_path / "new")
+    lost = set(ids) - set(contents)
+    assert 0 < len(lost) <= 2**16 // (5 if texts else 8) + 2  # a text has 5 bytes or more, but few
+    assert any(path.name in problem and "ids" in problem for problem in report["problems"])
+
+
+@pytest.mark.parametrize("section", ["ids.hashes", "ids.order"])
+def test_what_ids_are_found_by_is_made_anew(lab: Any, tmp_path: Path, section: str) -> None:
+    ids = [f"t{number}" for number in range(100)]
+    store = lab.create(dataclasses.replace(lab.schema, ids="string"))
+    store.append(lab.batch(ids))
+    store.flush()
+    place = store.snapshot.parts[0].segment.files[0].sections[section].offset
+    store.close()
+    damage(lab.file("seg"), place + 9)
+    assert not verify(lab.folder)["ok"]
+    _, contents = mended(lab, tmp_path / "new")
+    assert set(contents) == set(ids)
+
+
+def test_a_segment_of_another_collection_is_left_out_where_no_manifest_tells(
+    lab: Any, tmp_path: Path, expected: dict[Any, Any]
+) -> None:
+    other = Store.create(
+        tmp_path / "other", Schema(4, "l2", columns=pa.schema([])), workers=lab.workers
+    )
+    other.append(Batch(np.arange(9), np.ones((9, 4), np.float32), None))
+    other.close()
+    lab.file("MANIFEST").unlink()
+    foreign = lab.folder / "seg-00000077.vdb"
+    foreign.write_bytes(min((tmp_path / "other").glob("seg-*")).read_bytes())
+    report, contents = mended(lab, tmp_path / "new")
+    assert contents == expected
+    assert any(foreign.name in problem and "9 rows" in problem for problem in report["problems"])
 
 
 def test_a_damaged_column_reads_null(lab: Any, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+    from vecdb.schema import IdType
     from vecdb.segment.container import Container
     from vecdb.segment.writer import ContainerWriter
 
@@ -226,29 +227,39 @@ def _write_texts(
     return {"kind": "text", "length": int(offsets[-1] - offsets[0])}
 
 
-def open_ids(container: Container, rows: int) -> IdColumn:
-    """The id column of a segment file; hashes its sections and checks what a find relies on."""
+def open_ids(container: Container, rows: int, ids: IdType, *, find: bool = True) -> IdColumn:
+    """The id column of a segment file of a collection with such `ids`; hashes its sections and
+    checks what a find relies on.
+
+    Without `find` nothing may be asked but the ids of rows, and numbers are not hashed: a repair
+    looks for their damaged blocks itself.
+    """
     meta = container.meta.get("ids")
     meta = meta if isinstance(meta, dict) else {}
     kind = meta.get("kind")
+    if (kind == "text") != (ids == "string"):
+        raise container.damaged(f"ids of type {ids}", repr(kind)[:40])
     if kind == "range":
         first = meta.get("first")
         if not isinstance(first, int) or not 0 <= first <= 2**63 - rows:
             raise container.damaged("ids of 63 bits", repr(first)[:40])
         return RangeIds(first, rows)
     if kind == "ascending":
-        return IntIds(container.array("ids", "<i8", (rows,)))
+        return IntIds(container.array("ids", "<i8", (rows,), verify=find))
     if kind == "any":
-        return IntIds(container.array("ids", "<i8", (rows,)), _order(container, rows))
+        order = _order(container, rows) if find else None
+        return IntIds(container.array("ids", "<i8", (rows,), verify=find), order)
     if kind == "text":
-        return _open_texts(container, rows, meta.get("length"))
+        return _open_texts(container, rows, meta.get("length"), find=find)
     raise container.damaged("a known kind of ids", repr(kind)[:40])
 
 
-def _open_texts(container: Container, rows: int, length: Any) -> TextIds:
+def _open_texts(container: Container, rows: int, length: Any, *, find: bool) -> TextIds:
     offsets, text = container.length_of("ids.offsets"), container.length_of("ids.text")
     if offsets != 4 * (rows + 1) or text != length:
         raise container.damaged(f"{rows} text ids", f"{offsets} bytes of offsets")
+    if not find:
+        return TextIds(container, rows, np.empty(0, np.uint64), np.empty(0, np.uint32))
     hashes = container.array("ids.hashes", "<u8", (rows,))
     return TextIds(container, rows, hashes, _order(container, rows))
 

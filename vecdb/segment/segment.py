@@ -126,7 +126,7 @@ class Segment:
         ids: IdColumn | None = self._cache.get("ids")
         if ids is None:
             self._check_meta()
-            ids = self._cache["ids"] = open_ids(self._file, self.rows)
+            ids = self._cache["ids"] = open_ids(self._file, self.rows, self.schema.ids)
         return ids
 
     @property
@@ -275,9 +275,11 @@ class Segment:
                 _ = self.vectors
                 if isinstance(self.ids, TextIds):
                     self.ids.all()
+                unknown = self._stored().keys() - set(self.columns.names)
+                if unknown:
+                    raise self._file.damaged("columns of the schema", f"{sorted(unknown)}"[:80])
                 for name in self._stored():
-                    if name in self.columns.names:
-                        self.column(name)
+                    self.column(name)
             except CorruptionError as error:
                 problems.append(str(error))
         return problems

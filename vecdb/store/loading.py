@@ -31,6 +31,7 @@ __all__ = [
     "first_log",
     "load",
     "open_next_log",
+    "open_part",
     "replay",
     "too_fast",
 ]
@@ -69,7 +70,7 @@ def load(
         try:
             manifest = read_manifest(directory, generation)
             parts = tuple(
-                _open_part(directory, manifest, entry, known or {}) for entry in manifest.segments
+                open_part(directory, manifest, entry, known or {}) for entry in manifest.segments
             )
             return manifest, parts, [first_log(directory, manifest)]
         except (NotFoundError, StorageError) as error:
@@ -189,9 +190,10 @@ def first_log(directory: Directory, manifest: Manifest) -> WalReader:
     return log
 
 
-def _open_part(
+def open_part(
     directory: Directory, manifest: Manifest, entry: SegmentEntry, known: Mapping[int, Segment]
 ) -> Part:
+    """A segment and its live rows; `known` as for :func:`load`."""
     segment = known.get(entry.file.id)
     if segment is None or segment.schema != manifest.schema or segment.index != entry.index:
         segment = _open_segment(directory, manifest, entry)
@@ -199,7 +201,11 @@ def _open_part(
     if entry.deletes is not None:
         live = _open_live(directory, manifest, entry)
     elif entry.live != entry.rows:
-        raise CorruptionError(f"manifest: segment {entry.file.id} has deleted rows but no bitmap")
+        path = directory.path / names.manifest(manifest.generation)
+        raise CorruptionError(
+            describe(str(path), expected=f"a bitmap of the live rows of segment {entry.file.id}",
+                     got="none", fix="restore it from a backup, or run `python -m vecdb repair`")
+        )  # fmt: skip
     return Part(segment, live, entry.live, entry.ids)
 
 

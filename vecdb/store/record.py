@@ -111,7 +111,10 @@ def decode(kind: int, payload: memoryview, schema: Schema) -> Put | Delete | New
     """
     try:
         if kind == Kind.SCHEMA:
-            return NewSchema(Schema.from_json(json.loads(bytes(payload))))
+            changed = Schema.from_json(json.loads(bytes(payload)))
+            if not changed.extends(schema):
+                raise ValueError("a schema that the one before can't become")
+            return NewSchema(changed)
         rows, ids_size, metadata_size = _COUNTS.unpack_from(payload)
         start = _COUNTS.size + ids_size
         ids = _decode_ids(payload[_COUNTS.size : start], rows, schema)

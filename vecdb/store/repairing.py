@@ -5,7 +5,7 @@ What is kept, in the order in which it is tried:
 - without a readable manifest, every segment file that is whole enough to say what it holds; rows
   that stand in two of them are taken from the younger one, and rows may come back whose deletion
   stood in the lost manifest alone;
-- of a segment with damaged vectors, the rows outside the damaged blocks of 1 MiB;
+- of a segment with damaged vectors or ids, the rows outside the damaged blocks;
 - of a segment with a damaged metadata column, the rows with null in that column;
 - of a damaged log, every record that is whole, also behind the damage.
 """
@@ -25,8 +25,9 @@ from vecdb.schema import Schema
 from vecdb.segment import Segment, bitmap
 from vecdb.segment.columns import nulls
 from vecdb.segment.container import Container
-from vecdb.segment.format import BLOCK, Kind
+from vecdb.segment.format import Kind
 from vecdb.segment.fs import Directory
+from vecdb.segment.ids import IdColumn, open_ids
 from vecdb.store import names, record
 from vecdb.store.manifest import Manifest, read_manifest
 from vecdb.store.record import Delete, NewSchema
@@ -123,6 +124,8 @@ class _Repair:
         try:
             container = Container(self.directory, name, Kind.TOMBSTONES, store)
             live = container.array("live", np.uint8, (bitmap.nbytes(rows),))
+            if container.segment != segment:
+                raise container.damaged(f"segment {segment}", container.segment)
             return live & bitmap.all_live(rows)
         except (CorruptionError, StorageError) as error:
             self.lose(error, f"which rows of segment {segment} are deleted: they are back")
@@ -134,27 +137,57 @@ class _Repair:
         """The rows of a segment that can be kept."""
         segment = source.segment
         try:
-            vectors, ids = segment.vectors, segment.ids
-            bad = segment.files[0].bad_blocks("vectors")
+            vectors = segment.vectors
+            ids = open_ids(segment.files[0], segment.rows, segment.schema.ids, find=False)
+            width = segment.schema.dim * vectors.itemsize
+            keep = self._whole_rows(source, {"vectors": width, "ids": 8})
         except CorruptionError as error:
             self.lose(error, f"{segment.rows} rows")
             return
-        keep = np.ones(segment.rows, np.bool_)
         if source.live is not None:
-            keep[:] = False
-            keep[bitmap.rows_of(source.live)] = True
-        width = segment.schema.dim * vectors.itemsize
-        for block in bad:
-            keep[block * BLOCK // width : -(-(block + 1) * BLOCK // width)] = False
-        if bad:
-            self.lose(f"{source.name}: {len(bad)} damaged blocks of vectors",
-                      f"{segment.rows - int(keep.sum())} rows, deleted ones included")  # fmt: skip
+            keep &= np.unpackbits(source.live, count=segment.rows, bitorder="little").view(np.bool_)
         rows = np.flatnonzero(keep)
         columns = self.columns(source)
         step = max(1, _CHUNK_BYTES // width)
         for start in range(0, len(rows), step):
-            chosen = rows[start : start + step]
-            yield Batch(ids.get(chosen), vectors[chosen], _metadata(segment, columns, chosen))
+            chosen, named = self._named_rows(source, ids, rows[start : start + step])
+            yield Batch(named, vectors[chosen], _metadata(segment, columns, chosen))
+
+    def _whole_rows(self, source: _Source, widths: dict[str, int]) -> npt.NDArray[np.bool_]:
+        """For each row whether it lies outside the damaged blocks of sections, given with the bytes
+        that a row has in them."""
+        file = source.segment.files[0]
+        keep = np.ones(source.segment.rows, np.bool_)
+        for name, width in widths.items():
+            if name not in file.sections:
+                continue
+            size, bad = file.sections[name].block, file.bad_blocks(name)
+            for block in bad:
+                keep[block * size // width : -(-(block + 1) * size // width)] = False
+            if bad:
+                self.lose(f"{source.name}: {len(bad)} damaged blocks of {name}",
+                          f"{len(keep) - int(keep.sum())} rows, deleted ones included")  # fmt: skip
+        return keep
+
+    def _named_rows(
+        self, source: _Source, ids: IdColumn, rows: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+        """Those of the rows whose ids can be read, and their ids: found by halving."""
+        kept, named, waiting = [rows[:0]], [ids.get(rows[:0])], [rows]
+        while waiting:
+            some = waiting.pop()
+            try:
+                named.append(ids.get(some))
+                kept.append(some)
+            except CorruptionError as error:
+                if len(some) == 1:
+                    reason = error
+                else:
+                    waiting += [some[len(some) // 2 :], some[: len(some) // 2]]
+        lost = len(rows) - sum(map(len, kept))
+        if lost:
+            self.lose(reason, f"{lost} rows")
+        return np.concatenate(kept), np.concatenate(named)
 
     def columns(self, source: _Source) -> dict[str, Any]:
         """The metadata columns of a segment, null where they are damaged."""
@@ -231,12 +264,19 @@ def repair(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict
             describe(str(path), expected="a manifest or a segment that can be read", got="neither",
                      fix="restore the collection from a backup")
         )  # fmt: skip
-    schema = sources[-1].segment.schema if manifest is None else manifest.schema
+    if manifest is None:  # columns are only ever added
+        found = [source.segment.schema for source in sources]
+        schema = max(found, key=lambda one: len(one.columns or ()))
+    else:
+        schema = manifest.schema
     workers = Workers(1)
     try:
         store = Store.create(target, schema, workers=workers)
         try:
             for source in sources:
+                if not schema.extends(source.segment.schema):
+                    run.lose(f"{source.name}: of another collection", f"{source.segment.rows} rows")
+                    continue
                 for batch in run.batches(source):
                     store.append(batch, replace=True)
             run.replay(store, manifest)

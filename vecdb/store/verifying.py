@@ -11,8 +11,9 @@ from vecdb.segment import Segment
 from vecdb.segment.container import Container
 from vecdb.segment.format import FileInfo, Kind
 from vecdb.segment.fs import Directory
+from vecdb.segment.index import open_graph
 from vecdb.store import names
-from vecdb.store.loading import first_log, replay
+from vecdb.store.loading import first_log, open_part, replay
 from vecdb.store.manifest import Manifest, SegmentEntry, newest_generation, read_manifest
 from vecdb.store.state import State
 
@@ -88,10 +89,12 @@ def _report(directory: Directory, generation: int) -> dict[str, Any]:
     report["bytes"] = directory.size(names.manifest(generation))
     for entry in manifest.segments:
         report["rows"] += entry.live
+        found = []
         for kind, info in files_of_entry(entry):
             report["files"] += 1
             report["bytes"] += info.length
-            problems.extend(_file_problems(directory, manifest, entry, kind, info))
+            found += _file_problems(directory, manifest, entry, kind, info)
+        problems.extend(found or _entry_problems(directory, manifest, entry))
     _check_logs(directory, manifest, report)
     report["ok"] = not problems
     return report
@@ -120,11 +123,22 @@ def _file_problems(
             found = Segment(container, manifest.schema, entry.rows).verify()
         else:
             found = container.problems()
+            if kind is Kind.INDEX and not found:
+                open_graph(container, entry.rows, manifest.schema.dim, verify=True)
     except VersionError:
         raise
     except (CorruptionError, StorageError) as error:
         found = [str(error)]
     return [f"{problem} (lost: {lost})" for problem in found]
+
+
+def _entry_problems(directory: Directory, manifest: Manifest, entry: SegmentEntry) -> list[str]:
+    """Why a segment can't be opened whose files are whole, each for itself."""
+    try:
+        open_part(directory, manifest, entry, {})
+    except (CorruptionError, StorageError) as error:
+        return [f"{error} (lost: which {entry.rows - entry.live} rows are deleted)"]
+    return []
 
 
 def _check_logs(directory: Directory, manifest: Manifest, report: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Changes files of a store and makes their checksums right again, as a hostile author would.
 
-Byte offsets follow vecdb/segment/format.py; the writer's own code is not used, so that a check
-missing there is not missing here as well.
+Byte offsets follow vecdb/segment/format.py; but for the sizes of blocks nothing of the writer is
+used, so that a check missing there is not missing here as well.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 
 import xxhash
 
+from vecdb.segment import format as f
+
 HEADER, TAIL, ROW = 64, struct.Struct("<QIIQ24xQ8s"), struct.Struct("<32sQQQQ")
-BLOCK, ROWS_BLOCK = 1 << 20, 4 << 10
 WAL_HEAD, RECORD = struct.Struct("<8sI4x16sQQQ"), struct.Struct("<IIQB7x")
 
 
@@ -74,7 +75,8 @@ class Container:
             body += data
         body += bytes(-len(body) % 8)
         for row, (name, data) in zip(rows, self.sections.items(), strict=True):
-            size = BLOCK if name == "vectors" or self.path.stem[:3] != "seg" else ROWS_BLOCK
+            large = name == "vectors" or self.path.stem[:3] != "seg"
+            size = f.BLOCK if large else f.ROWS_BLOCK
             blocks = [data[i : i + size] for i in range(0, len(data), size)]
             hashes = b"".join(struct.pack("<Q", xxhash.xxh3_64_intdigest(b)) for b in blocks)
             row[3:] = [len(body), xxhash.xxh3_64_intdigest(hashes)]

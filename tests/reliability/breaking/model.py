@@ -7,6 +7,7 @@ every read checks whole rows: no vector may meet another row's metadata.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import random
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ COLUMNS = {"version": "int64", "tag": "string", "days": "list<int64>"}
 EVERY_WAY = COLUMNS | {  # to store a column: numbers, text, bits, lists, with nulls and without
     "even": "bool",
     "words": "list<string>",
+    "ratio": "float64",
+    "small": "float32",
+    "seen": "timestamp[ms, tz=UTC]",
+    "raw": "binary",
 }
 State = dict[int, int]
 # memtables, merges and graphs at a few dozen rows, so that short workloads reach all of them
@@ -59,7 +64,21 @@ _VALUE: dict[str, Callable[[int, int], Any]] = {
     "days": lambda i, v: [i, v] * (i % 3),
     "even": lambda i, v: None if i % 5 == 0 else i % 2 == 0,
     "words": lambda i, v: None if i % 6 == 0 else ["a", None, f"{v} ü"][: i % 4],
+    "ratio": lambda i, v: i / 4 + v,
+    "small": lambda i, v: None if i % 3 == 0 else -i / 8,
+    "seen": lambda i, v: None if i % 4 == 0 else EPOCH + dt.timedelta(days=i, hours=v),
+    "raw": lambda i, v: None if i % 5 == 1 else bytes([i % 256, v % 256]) * (i % 3),
 }
+EPOCH = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+# filters that a row of an id and version passes or not; the second needs the columns of EVERY_WAY
+FILTERS: list[tuple[str, Callable[[int, int], bool]]] = [
+    ("version >= 3 OR tag LIKE 'tag 2%'", lambda i, v: v >= 3 or (i % 7 != 0 and i % 5 == 2)),
+    (
+        "ratio > 27 AND small <= -1 AND even = TRUE AND seen >= '2020-02-01'",
+        lambda i, v: i / 4 + v > 27 and i % 3 != 0 and i >= 8 and i % 10 in (2, 4, 6, 8)
+        and i % 4 != 0 and i * 24 + v >= 31 * 24,
+    ),
+]  # fmt: skip
 
 
 def make(path: Path, **options: Any) -> vecdb.Collection:
@@ -71,11 +90,12 @@ def make(path: Path, **options: Any) -> vecdb.Collection:
 def apply(col: vecdb.Collection, op: Op) -> None:
     """Make the call."""
     ids, versions = list(op.rows), list(op.rows.values())
+    named = names_of(ids, col)
     if op.kind in ("add", "upsert"):
-        rows = vectors_of(ids, versions), ids, metadata_of(ids, versions, _names(col))
+        rows = vectors_of(ids, versions), named, metadata_of(ids, versions, columns_of(col))
         getattr(col, op.kind)(*rows)
     elif op.kind == "delete":
-        col.delete(ids)
+        col.delete(named)
     elif op.kind == "delete where":
         col.delete(where=vecdb.col("version") == op.version)
     elif op.kind == "columns":
@@ -84,7 +104,17 @@ def apply(col: vecdb.Collection, op: Op) -> None:
         getattr(col, op.kind)()
 
 
-def _names(col: vecdb.Collection) -> list[str]:
+def names_of(ids: list[int], col: vecdb.Collection) -> list[Any]:
+    """The ids as the store has them: numbers, or in one of texts what tells them."""
+    return [f"ü {i}" for i in ids] if col._store.schema.ids == "string" else ids
+
+
+def numbers_of(names: Iterable[Any]) -> list[int]:
+    """The inverse of :func:`names_of`."""
+    return [int(name[2:]) if isinstance(name, str) else int(name) for name in names]
+
+
+def columns_of(col: vecdb.Collection) -> list[str]:
     """The columns that rows tell the values of: the usual ones, and what else the store has."""
     return [name for name in EVERY_WAY if name in COLUMNS or name in col.schema.names]
 
@@ -146,11 +176,11 @@ def content(col: vecdb.Collection) -> State:
     AssertionError
         When a row is there twice, or is not as it was written.
     """
-    names = _names(col)
+    names = columns_of(col)
     table = col.query(select=[*names, "vector"])
-    ids = table.column("id").to_numpy()
+    ids = numbers_of(table.column("id").to_pylist())
     versions = table.column("version").to_numpy()
-    state = dict(zip(ids.tolist(), versions.tolist(), strict=True))
+    state = dict(zip(ids, versions.tolist(), strict=True))
     assert len(state) == len(ids) == len(col), "an id is there twice"
     wanted = metadata_of(ids, versions, names)
     for name in names:
@@ -171,10 +201,9 @@ def check_search(col: vecdb.Collection, state: State, *, probes: int = 3) -> Non
         hits = col.search(query, 5)
         place = {int(i): d for i, d in zip(ids, distances, strict=True)}
         assert len(hits) == min(5, len(state))
-        assert len(set(hits.ids.tolist())) == len(hits)
-        assert np.allclose(
-            hits.distances, [place[i] for i in hits.ids.tolist()], rtol=1e-4, atol=1e-5
-        )
+        found = numbers_of(hits.ids.tolist())
+        assert len(set(found)) == len(hits)
+        assert np.allclose(hits.distances, [place[i] for i in found], rtol=1e-4, atol=1e-5)
 
 
 def check(col: vecdb.Collection, allowed: list[State]) -> State:

@@ -52,15 +52,28 @@ def build(
     shutil.rmtree(origin)
 
 
-def build_dense(path: Path) -> None:
-    """A store of which every bit can be tried.
+# sections stand side by side, which in other stores begin pages
+DENSE = {"segment_format__PAGE": 64, "store_compaction__INDEX_ROWS": 8}
+# and single rows of a few dozen are read without the rest, from blocks of their own
+TALL = DENSE | {
+    "segment_format__ROWS_BLOCK": 512,
+    "segment_segment___ROWS_A_TAKE": 1,
+    "segment_segment__SCARCE": 1,
+    "segment_ids__SCARCE": 1,
+}
 
-    Its sections stand side by side, which in others begin pages; it has fewer rows and records, all
-    ways to store a column, and a torn tail that was set aside.
-    """
-    sizes = {"segment_format__PAGE": 64, "store_compaction__INDEX_ROWS": 8}
-    build(path, rows=12, writes=1, sizes=sizes, schema=model.EVERY_WAY)
+
+def build_dense(path: Path) -> None:
+    """A store of which every bit can be tried: fewer rows and records, all ways to store a column,
+    and a torn tail that was set aside."""
+    build(path, rows=12, writes=1, sizes=DENSE, schema=model.EVERY_WAY)
     (path / "torn-00000001.log").write_bytes(b"half of a record")
+
+
+def build_tall(path: Path) -> None:
+    """A store of what a dense one can't have: text ids, a graph with an upper level, sections of
+    many blocks."""
+    build(path, rows=260, writes=1, sizes=TALL, schema=model.EVERY_WAY, ids="string")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +91,8 @@ class Known:
         Ascending.
     away : (queries, n) float64 array
         Distance of the row of each id.
+    passing : list of (str, list of int)
+        Filters that the store has the columns for, and the ids that pass them.
     """
 
     log: int
@@ -85,6 +100,7 @@ class Known:
     table: Any
     ids: Any
     away: Any
+    passing: list[tuple[str, list[int]]]
 
     @classmethod
     def of(cls, col: vecdb.Collection, log: int) -> Known:
@@ -93,7 +109,10 @@ class Known:
         model.check_search(col, state)
         ids = np.sort(np.fromiter(state, np.int64, len(state)))
         rows = model.vectors_of(ids, [state[i] for i in ids.tolist()]).astype(np.float64)
-        return cls(log, state, _rows(col), ids, ((rows - QUERIES[:, None]) ** 2).sum(axis=2))
+        filters = model.FILTERS if "ratio" in col.schema.names else model.FILTERS[:1]
+        passing = [(where, [i for i in ids.tolist() if of(i, state[i])]) for where, of in filters]
+        away = ((rows - QUERIES[:, None]) ** 2).sum(axis=2)
+        return cls(log, state, _rows(col), ids, away, passing)
 
     def check_search(self, col: vecdb.Collection, *, together: bool) -> None:
         """Searches find the nearest rows and tell their distances: exact ones together and one
@@ -102,14 +121,33 @@ class Known:
         for exact in (True, False):
             count = len(QUERIES) if together == exact else 1
             asked = QUERIES if count > 1 else QUERIES[0]
-            ids, distances = map(np.atleast_2d, col.search(asked, 5, exact=exact))
-            assert ids.shape == nearest[:count].shape
+            names, distances = map(np.atleast_2d, col.search(asked, 5, exact=exact))
+            assert names.shape == nearest[:count].shape
+            ids = np.reshape(model.numbers_of(names.flat), names.shape)
             assert all(len(set(row)) == len(row) for row in ids.tolist())
             places = np.searchsorted(self.ids, ids)
             assert (self.ids.take(places, mode="clip") == ids).all(), "an id from nowhere"
             _same(distances, np.take_along_axis(self.away[:count], places, axis=1))
             if exact:
                 _same(distances, nearest[:count])
+
+    def check_filters(self, col: vecdb.Collection) -> None:
+        """Filters pass the rows that they should, by zone maps and by columns."""
+        for where, ids in self.passing:
+            found = col.query(where=where, select=["version"])
+            assert sorted(model.numbers_of(found["id"].to_pylist())) == ids, where
+            hits = col.search(QUERIES[0], 5, where=where)
+            assert len(hits) == min(5, len(ids)), where
+            assert set(model.numbers_of(hits.ids.tolist())) <= set(ids), where
+
+    def check_row(self, number: int, row: dict[str, Any] | None) -> None:
+        """A row, or None where there is none, is that of an id."""
+        version = self.state.get(number)
+        if version is None or row is None:
+            assert version is row is None, "get"
+            return
+        wanted = model.metadata_of([number], [version], row.keys() & model.EVERY_WAY.keys())
+        assert all(row[key] == values[0] for key, values in wanted.items()), "get"
 
 
 def _same(found: Any, wanted: Any) -> None:
@@ -120,13 +158,25 @@ def _rows(col: vecdb.Collection) -> Any:
     return col.query(select=[*col.schema.names, "vector"])
 
 
+def _row(col: vecdb.Collection, number: int) -> dict[str, Any] | None:
+    """The metadata of an id; None when there is no such row."""
+    try:
+        return col.get(model.names_of([number], col), select=col.schema.names).to_pylist()[0]
+    except vecdb.NotFoundError:
+        return None
+
+
 def _read(col: vecdb.Collection, known: list[Known], *, together: bool) -> model.State:
     """Every row of a store and its answers to searches; an AssertionError when they are wrong."""
+    number = int(known[0].ids[1])
+    row = _row(col, number)  # first, while no column is open whole
     table = _rows(col)
     assert len(col) == len(table)
     for one in reversed(known):
         if table.equals(one.table):
+            one.check_row(number, row)
             one.check_search(col, together=together)
+            one.check_filters(col)
             return one.state
     state = model.content(col)
     model.check_search(col, state)
@@ -160,9 +210,14 @@ def changed(data: bytes, change: Change) -> bytes:
     return data[:start] + bytes(len(data[start : start + 4096])) + data[start + 4096 :]
 
 
-def sweep(say: Say, path: str, seed: int, changes: list[Change]) -> None:
+def sweep(say: Say, path: str, seed: int, changes: list[Change], sizes: dict[str, int]) -> None:
     """Try changes one by one; says "n" before each, and what a wrong outcome was."""
     logging.getLogger("vecdb").setLevel(logging.CRITICAL)
+    with inject.sizes(**sizes):
+        _sweep(say, path, seed, changes)
+
+
+def _sweep(say: Say, path: str, seed: int, changes: list[Change]) -> None:
     store = Path(path)
     known = history(store)
     vectors = _vector_bytes(store)
@@ -255,6 +310,26 @@ def _inside(change: Change, vectors: dict[str, range]) -> bool:
     return change[0] == "zero" and bool(
         set(place) & set(range(change[2] * 4096, change[2] * 4096 + 4096))
     )
+
+
+def mend(say: Say, paths: list[str]) -> None:
+    """Verify and repair stores that may say anything; says for each what verify finds, and how many
+    rows the repaired one has; or the error's name."""
+    logging.getLogger("vecdb").setLevel(logging.CRITICAL)
+    with inject.calls(inject.NoSync()):
+        for path in paths:
+            target = Path(f"{path}.mended")
+            try:
+                verdict = "sound" if vecdb.store.verify(path)["ok"] else "damaged"
+            except vecdb.VersionError:
+                verdict = "VersionError"
+            try:
+                report = vecdb.store.repair(path, target)
+                assert report["ok"], report["problems"]
+                say(f"{verdict}, {report['rows']} rows")
+            except (vecdb.VersionError, vecdb.NotFoundError) as error:
+                say(f"{verdict}, {type(error).__name__}")
+            shutil.rmtree(target, ignore_errors=True)
 
 
 def refuse(say: Say, path: str) -> None:
