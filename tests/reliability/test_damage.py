@@ -60,11 +60,32 @@ def of_each_file(changes: Iterator[probe.Change], count: int) -> list[probe.Chan
     return [c for found in by_file.values() for c in rng.sample(found, min(count, len(found)))]
 
 
-def try_all(farm: Farm, store: Path, changes: list[probe.Change]) -> None:
+def of_each_section(store: Path, count: int, *, every_byte: bool = False) -> list[probe.Change]:
+    """Flips of so many bits of each section of each container, or of one of each byte of those
+    that a dense store can't have; and as many of what is behind the last section."""
+    rng = random.Random(0)
+    found: list[probe.Change] = []
+    for path in sorted(store.glob("*.vdb")):
+        container = damage.Container(path)
+        parts = {n: (container.offsets[n], len(data)) for n, data in container.sections.items()}
+        start = max(offset + size for offset, size in parts.values())
+        parts["hashes, table, meta, tail"] = start, path.stat().st_size - start
+        for name, (offset, size) in parts.items():
+            places = [rng.randrange(offset, offset + size) for _ in range(count if size else 0)]
+            if every_byte:
+                other = name.startswith(("upper_", "ids", "hashes"))
+                places = list(range(offset, offset + size)) if other else places
+            found += [["flip", path.name, place, rng.randrange(8)] for place in places]
+    return found
+
+
+def try_all(
+    farm: Farm, store: Path, changes: list[probe.Change], sizes: dict[str, int] | None = None
+) -> None:
     """No change may crash a process or change an answer in silence."""
     for start in range(0, len(changes), 400):
         some = changes[start : start + 400]
-        ended = farm.run(probe.sweep, str(store), start, some, timeout=300)
+        ended = farm.run(probe.sweep, str(store), start, some, sizes or {}, timeout=300)
         reached = max((int(line[3:]) for line in ended.said if line.startswith("at ")), default=-1)
         assert ended.signal == 0, f"crashed at {some[reached]}\n{ended.stderr[-3000:]}"
         wrong = [line for line in ended.check() if line.startswith("wrong")]
@@ -76,7 +97,18 @@ def test_a_flipped_bit_is_never_a_silent_wrong_answer(
     farm: Farm, intact: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(intact, tmp_path / "store")
-    try_all(farm, tmp_path / "store", of_each_file(flips(intact), 150))
+    try_all(farm, tmp_path / "store", of_each_file(flips(intact), 75))
+
+
+def test_a_flipped_bit_of_any_section_is_never_a_silent_wrong_answer(
+    farm: Farm, tmp_path: Path
+) -> None:
+    """Text ids, every type of column, an upper level, sections of many blocks."""
+    probe.build_tall(tmp_path / "store")
+    index = damage.Container(max((tmp_path / "store").glob("idx-*")))
+    assert index.meta["graph"]["levels"] == 1
+    changes = of_each_section(tmp_path / "store", 4)
+    try_all(farm, tmp_path / "store", changes, probe.TALL)
 
 
 def test_a_file_cut_short_is_never_a_silent_wrong_answer(
@@ -102,6 +134,17 @@ def test_every_bit_and_every_length(part: int, farm: Farm, tmp_path: Path) -> No
     kinds = {path.name.split("-")[0] for path in files_of(store)}
     assert kinds == {"MANIFEST", "wal", "seg", "idx", "del", "torn"}
     try_all(farm, store, [*cuts(store), *flips(store)][part % PARTS :: PARTS])
+
+
+@pytest.mark.long
+@parts(PARTS)
+def test_every_byte_of_what_a_dense_store_cannot_have(
+    part: int, farm: Farm, tmp_path: Path
+) -> None:
+    """Every twelfth of them in each part, a minute."""
+    probe.build_tall(tmp_path / "store")
+    changes = of_each_section(tmp_path / "store", 40, every_byte=True)
+    try_all(farm, tmp_path / "store", changes[part % PARTS :: PARTS], probe.TALL)
 
 
 def test_damage_is_refused_by_name(intact: Path, tmp_path: Path) -> None:
@@ -160,13 +203,28 @@ def test_files_of_one_store_in_each_others_places_are_refused(intact: Path, tmp_
         assert not vecdb.store.verify(store)["ok"]
 
 
+@pytest.mark.parametrize("how", ["flip", "missing", "another store's", "hostile"])
 def test_a_damaged_index_is_replaced_by_the_next_writer(
-    intact: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    how: str, intact: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = tmp_path / "store"
     shutil.copytree(intact, store)
     index = next(store.glob("idx-*.vdb"))
-    damage.rewrite(index, probe.changed(index.read_bytes(), ["flip", index.name, 4100, 0]))
+    if how == "flip":
+        damage.rewrite(index, probe.changed(index.read_bytes(), ["flip", index.name, 4100, 0]))
+    elif how == "missing":
+        index.unlink()
+    elif how == "another store's":
+        probe.build(tmp_path / "other")
+        damage.rewrite(index, (tmp_path / "other" / index.name).read_bytes())
+    else:
+        container = damage.Container(index)
+        container.sections["rows"] = b"\x7f" * len(container.sections["rows"])
+        container.save(store)
+    report = vecdb.store.verify(store)
+    assert (report["ok"], len(report["problems"])) == (False, 1)
+    assert f"{index.name}" in report["problems"][0]
+    assert "lost: nothing" in report["problems"][0]
     with vecdb.open(store, "r") as col:
         model.check_search(col, model.content(col))
         assert col._store.snapshot.parts[0].data.graph is None
