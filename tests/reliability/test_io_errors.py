@@ -286,6 +286,57 @@ class Exhausted:
             raise MemoryError
 
 
+@pytest.mark.parametrize("how", ["EIO", "EMFILE", "memory"])
+@pytest.mark.parametrize(
+    ("what", "least"), [("records", 1), ("log", 2), ("segment", 4), ("merge", 4)]
+)
+def test_a_reader_that_is_refused_a_call_goes_on_and_misses_nothing(
+    what: str, least: int, how: str, tmp_path: Path
+) -> None:
+    """At each call of a refresh, behind records, a new log, a flush and a merge."""
+    vecdb.warmup()
+    path = tmp_path / "store"
+    with model.make(path, sync="os", threads=1) as col, vecdb.open(path, threads=1) as reader:
+        assert col._store._background is not None
+        col._store._background.stop()
+        state: model.State = {}
+        reads = frozenset({"open", "pread", "mmap"})
+        for at in range(1, 2_000):
+            reader.refresh()
+            before = state
+            for op in (
+                model.Op("upsert", {at % 50: at, 60 + at % 7: at}),
+                model.Op("delete", {(at + 1) % 50: 0}),
+            ):
+                if what == "log" and op.kind == "delete":
+                    with col._store._writer().lock:
+                        col._store._writer()._rotate()
+                model.apply(col, op)
+                state = model.after(state, op)
+            if what in ("segment", "merge"):
+                col.flush()
+            if what == "merge" or at % 8 == 0:  # else every refresh opens more segments
+                col.optimize()
+            hook: Exhausted | inject.Failing = Exhausted(at)
+            if how != "memory":
+                hook = inject.Failing(at, getattr(errno, how), reads)
+            try:
+                with inject.calls(hook) if isinstance(hook, inject.Failing) else hook:
+                    reader.refresh()
+                refused = False
+            except (vecdb.StorageError, MemoryError):
+                refused = True
+            assert model.content(reader) in ((before, state) if refused else (state,))
+            reader.refresh()
+            assert model.content(reader) == state
+            model.check_search(reader, state, probes=1)
+            if what == "log":
+                col.flush()
+            if hook.count < at:
+                break
+        assert at > least
+
+
 def test_running_out_of_memory_leaves_the_store_whole(tmp_path: Path) -> None:
     """While segments are merged and a graph is built, at 40 places of the whole way."""
     ops = model.plan(8, {}, 30, optimize=False)

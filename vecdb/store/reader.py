@@ -38,17 +38,19 @@ class Reader:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._lock = threading.Lock()  # one refresh at a time
-        self._inherited = False  # by a forked child: a refresh may have been under way
+        self._doubtful = True  # a refresh failed, or was under way when this process was forked
         self._load()
         _readers.add(self)
 
     def refresh(self) -> bool:
         """Move on to the newest state; whether anything had changed.
 
-        Three stats and one read of 32 bytes when nothing has.
+        Three stats and one read of 32 bytes when nothing has. One that fails changes nothing; the
+        next one begins anew, because nobody knows how far this one came.
         """
         with self._lock:
-            if not self._inherited and not self._replaced():
+            if not self._doubtful and not self._replaced():
+                self._doubtful = True
                 try:
                     changed = self._follow()
                 except LogGapError:
@@ -57,7 +59,9 @@ class Reader:
                 else:
                     # a manifest goes before its logs: while it is there none was missed
                     if self._directory.size(names.manifest(self._manifest.generation)) >= 0:
+                        self._doubtful = False
                         return changed
+            self._doubtful = True
             for log in self._logs:
                 log.close()
             self._load()
@@ -100,7 +104,7 @@ class Reader:
         else:
             raise too_fast(self._directory)
         self.published = self._state.current
-        self._inherited = False
+        self._doubtful = False
 
     def _replaced(self) -> bool:
         """Whether there is a newer manifest; then logs that were to be replayed may have been
@@ -117,7 +121,7 @@ _readers: weakref.WeakSet[Reader] = weakref.WeakSet()
 def _after_fork() -> None:
     for reader in list(_readers):
         reader._lock = threading.Lock()  # a thread that the child has not got may have held it
-        reader._inherited = True
+        reader._doubtful = True
 
 
 os.register_at_fork(after_in_child=_after_fork)
