@@ -376,3 +376,44 @@ def test_running_out_of_memory_leaves_the_store_whole(tmp_path: Path) -> None:
         assert len(every) > 100
         for at in random.Random(0).sample(every, 40):
             exhausted(at)
+
+
+@pytest.mark.parametrize("kind", ["add", "upsert", "delete", "columns", "flush"])
+def test_running_out_of_memory_in_a_write_is_never_half_a_write(kind: str, tmp_path: Path) -> None:
+    """At 25 places of the whole way of each call."""
+    origin, path = tmp_path / "origin", tmp_path / "store"
+    state = dict.fromkeys(range(40), 1)
+    rows = {"upsert": dict.fromkeys(range(20, 60), 2), "delete": dict.fromkeys(range(10), 0)}
+    op = model.Op(kind, rows.get(kind, dict.fromkeys(range(100, 130), 3)))
+    vecdb.warmup()
+    with inject.sizes(store_compaction___QUIET=1_000), inject.calls(inject.NoSync()):
+        with model.make(origin) as col:
+            model.apply(col, model.Op("add", state))
+            model.apply(col, model.Op("upsert", {0: 1}))
+
+        def exhausted(at: int) -> int:
+            shutil.rmtree(path, ignore_errors=True)
+            shutil.copytree(origin, path)
+            with vecdb.open(path, "w", threads=1) as col:
+                model.apply(col, model.Op("upsert", {0: 1}))
+                assert col._store._background is not None
+                col._store._background.stop()
+                possible = [state, model.after(state, op)]
+                try:
+                    with Exhausted(at) as calls:
+                        model.apply(col, op)
+                    assert not 0 < at <= calls.count, "somebody made nothing of it"
+                    possible = possible[1:]
+                except MemoryError:
+                    pass
+                assert model.content(col) in possible
+            assert not vecdb.store.verify(path)["problems"]
+            with vecdb.open(path, "r", threads=1) as reader:
+                seen = model.content(reader)
+            with vecdb.open(path, "w", threads=1) as col:
+                assert model.check(col, possible) == seen
+            return calls.count
+
+        every = range(1, exhausted(0) + 1)
+        for at in random.Random(0).sample(every, min(25, len(every))):
+            exhausted(at)
