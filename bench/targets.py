@@ -1,6 +1,6 @@
 """How near `target_recall` comes to what was asked, on queries that the store never held.
 
-    python -m bench.targets text-384-angular [--targets .9 .95 .99] [--keep FOLDER]
+    python -m bench.targets text-384-angular [--targets .9 .95 .99] [--own] [--keep FOLDER]
 
 ========== ======================================== ============================================
 kind       filter                                   queries
@@ -21,11 +21,23 @@ asked, in hundredths, and ``give_or_take`` half of the 95 % interval of that fig
 over the queries, under the last two kinds over the anchors, as the queries of one share their
 region. ``worst`` lines give the points furthest above and below, and as ``scans`` the number of
 filters that are left out because nine queries in ten or more were scanned.
+
+The store is calibrated as it was built, on its own rows; with ``--own``, by ``col.calibrate`` on
+one half of the queries, and the other half is asked: each half in turn, in two stores, of both of
+which a point counts all queries. A line for each store says what its calibration saw without a
+filter: the recall at growing slack, the first of which is the least work that a walk can be given,
+and the ``missed`` shares of the classes from near to far queries at slack 1.1; with ``--own`` also
+the seconds of CPU that it took.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,6 +53,7 @@ from bench.harness import Report
 SHARES = (0.01, 0.1, 0.3, 0.6, 0.9, 0.99, 1.0)
 ANCHORS = 30
 SOME = 30  # queries of a favoured or excluded neighbourhood
+SLACK = 1.1  # at which the classes of a calibration are shown
 MOST = 0.9  # share of scanned queries from which on the others are too few for a figure
 NORMAL, STUDENT = 1.96, 2.045  # half of a 95 % interval in standard errors; of 30 regions' mean
 
@@ -71,27 +84,61 @@ def filters_of(data: Dataset) -> tuple[dict[str, npt.NDArray[Any]], dict[str, As
     return columns, asked
 
 
-def measured(store: Any, asked: Asked, share: float, target: float) -> dict[str, Any]:
+def halved(data: Dataset, folder: Path, report: Report) -> Iterator[tuple[Any, dict[str, Asked]]]:
+    """Copies of the store in a folder, each calibrated on half of the queries, and what it is asked
+    of the other half."""
+    order = np.random.default_rng(1).permutation(len(data.test))
+    halves = np.array_split(data.test[order], 2)
+    for number, (own, rest) in enumerate([halves, halves[::-1]]):
+        path = folder / f"targets-own-{number}"
+        if not path.exists():
+            shutil.copytree(folder / "targets", path)
+            with vecdb.open(path, "w", threads=1) as made:
+                before = time.process_time()
+                made.calibrate(own)
+                report.line(calibrated_on=len(own), cpu_seconds=time.process_time() - before)
+        yield vecdb.open(path, threads=1), filters_of(dataclasses.replace(data, test=rest))[1]
+
+
+def seen(store: Any) -> dict[str, Any]:
+    """What the calibration kept in a store of one segment saw without a filter."""
+    index = store._store.snapshot.parts[0].segment.graph
+    if index is None or "calibration" not in index.meta:
+        return {"asked": "nothing yet"}
+    calibration = index.meta["calibration"]
+    curves, slacks = calibration["shares"][0], calibration["slacks"]
+    recall = np.array(curves["recall"])
+    shown = min(slacks.index(SLACK), recall.shape[1] - 1)
+    return {
+        "asked": calibration["asked"], "slacks": slacks[: recall.shape[1]],
+        "recall": recall.mean(axis=0).tolist(), "missed": (1 - recall[:, shown]).tolist(),
+    }  # fmt: skip
+
+
+def measured(
+    folds: list[tuple[Any, dict[str, Asked]]], kind: str, share: float, target: float
+) -> dict[str, Any]:
     """The recall of all queries, of those that a graph answered its distance from the target with
     half of the 95 % interval, and nodes and rows looked at per query."""
-    groups, every, visited = [], [], 0
-    for column, queries in asked:
-        where = vecdb.col(column) < share if share < 1 else None
-        truth = store.search(queries, K, where=where, exact=True).distances[:, -1]
-        walked = []
-        for query, kth in zip(queries, truth, strict=True):
-            found = store.search(query, K, where=where, target_recall=target)
-            reach = kth + 1e-5 * max(abs(kth), 1e-3)
-            every.append(min(K, int((found.distances <= reach).sum())) / K)
-            visited += found.plan.visited
-            if found.plan.strategy == "graph":
-                walked.append(every[-1])
-        groups.append(walked)
+    groups: dict[str, list[float]] = {}
+    every, visited = [], 0
+    for store, asked in folds:
+        for column, queries in asked[kind]:
+            where = vecdb.col(column) < share if share < 1 else None
+            truth = store.search(queries, K, where=where, exact=True).distances[:, -1]
+            walked = groups.setdefault(column, [])
+            for query, kth in zip(queries, truth, strict=True):
+                found = store.search(query, K, where=where, target_recall=target)
+                reach = kth + 1e-5 * max(abs(kth), 1e-3)
+                every.append(min(K, int((found.distances <= reach).sum())) / K)
+                visited += found.plan.visited
+                if found.plan.strategy == "graph":
+                    walked.append(every[-1])
     line = {"recall": np.mean(every), "visited": visited / len(every)}
     return {
         **line,
-        **distance_from(target, groups),
-        "scanned": 1 - sum(map(len, groups)) / len(every),
+        **distance_from(target, list(groups.values())),
+        "scanned": 1 - sum(map(len, groups.values())) / len(every),
     }
 
 
@@ -118,23 +165,28 @@ def main() -> None:
     parser.add_argument("--targets", nargs="*", type=float, default=[0.9, 0.95, 0.99])
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=KINDS)
     parser.add_argument("--shares", nargs="*", type=float, default=SHARES)
+    parser.add_argument("--own", action="store_true")
     parser.add_argument("--keep", type=Path)
     chosen = parser.parse_args()
     vecdb.warmup()  # until the kernels are there every answer is exact
     data = load(chosen.source)
     columns, asked = filters_of(data)
-    report = Report(f"targets-{data.name}")
+    report = Report(f"targets-{data.name}" + "-own" * chosen.own)
     points: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    with TemporaryDirectory() as fresh:
+    with TemporaryDirectory() as fresh, ExitStack() as opened:
         folder = Path(fresh) if chosen.keep is None else chosen.keep / data.name
         folder.mkdir(parents=True, exist_ok=True)
-        with store_of(data, columns, folder / "targets") as store:
-            for kind in chosen.kinds:
-                for share in chosen.shares:
-                    for target in chosen.targets:
-                        found = measured(store, asked[kind], share, target)
-                        points.setdefault((kind, target), []).append(found)
-                        report.line(kind=kind, share=share, target=target, **found)
+        folds = [(opened.enter_context(store_of(data, columns, folder / "targets")), asked)]
+        if chosen.own:
+            folds = [(opened.enter_context(s), a) for s, a in halved(data, folder, report)]
+        for store, _ in folds:
+            report.line(**seen(store))
+        for kind in chosen.kinds:
+            for share in chosen.shares:
+                for target in chosen.targets:
+                    found = measured(folds, kind, share, target)
+                    points.setdefault((kind, target), []).append(found)
+                    report.line(kind=kind, share=share, target=target, **found)
     for (kind, target), found in points.items():
         report.line(worst=kind, target=target, **worst(found))
 

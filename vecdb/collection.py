@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Collection", "create", "open"]
 
+_CALIBRATING = 100  # queries that tell a recall of .95 to about a point
+
 
 def create(
     path: str | os.PathLike[str],
@@ -289,6 +291,47 @@ class Collection(Reading):
         """Merge segments, drop deleted rows and build graphs; back when all is done."""
         with bar(progress, "optimize") as report:
             self._store.optimize(report)
+
+    def calibrate(self, queries: Any, k: int = 10) -> int:
+        """Have `target_recall` mean what it says for the queries that this collection is asked.
+
+        A graph is calibrated on its own rows unless told better, and queries may miss more
+        neighbours than rows do, or fewer. This measures the queries instead, without a filter and
+        under filters that pass or hide the rows around them. A sample of up to 2,000 queries is
+        kept in every graph's index file, which is written anew. When segments are merged later or
+        get a graph, the new graph is calibrated on the same queries; the next call replaces them.
+
+        Parameters
+        ----------
+        queries : array_like
+            (n, dim), 100 or more, as :meth:`search` is asked. The error of a recall falls as the
+            root of their number: 500 tell it to about half a point.
+        k : int
+            Number of rows asked for of which the calibration is kept; for any other the first
+            search makes one, with the same queries.
+
+        Returns
+        -------
+        int
+            Number of graphs, those included that were built for this; 0 while all segments are so
+            small that their rows are compared one by one.
+
+        Raises
+        ------
+        ArgumentError, DimensionError, SchemaError
+            Fewer queries, or such as :meth:`search` refuses; nothing was changed.
+        ReadOnlyError, ClosedError
+            The handle can't write.
+        """
+        self._store.check_writable()
+        asked, single = _batch.as_queries(queries, self._store.schema)
+        if single or len(asked) < _CALIBRATING:
+            raise ArgumentError(
+                describe("queries", expected=f"{_CALIBRATING} or more", got=len(asked),
+                         fix="pass a larger sample of what the collection is asked")
+            )  # fmt: skip
+        wanted = gather.check_count("k", k, low=1)
+        return self._store.calibrate(asked, min(wanted, max(1, len(self))))
 
     # -- versions --------------------------------------------------------------------------------
 

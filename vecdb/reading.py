@@ -71,9 +71,10 @@ class Reading(Trust):
             Beam width of the graph search (at least k): more finds more and takes longer.
         target_recall : float, optional
             Wanted recall, between 0 and 1, instead of a beam width: each query is walked as far as
-            a calibration on each segment's own rows says that it takes, and compared with every
-            row where no walk was seen to find so many. Large segments keep a calibration for k=10;
-            any other is made by the first search that needs it.
+            a calibration says that it takes, and compared with every row where no walk was seen to
+            find so many. It is made on each segment's own rows, or on the queries that
+            :meth:`calibrate` was given. Large segments keep one for k=10; any other is made by the
+            first search that needs it.
         exact : bool
             Compare with every row; the answer is exact.
         select : list of str, optional

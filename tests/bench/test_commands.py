@@ -100,11 +100,11 @@ def test_breadth_compares_a_made_set_with_hnswlib() -> None:
 
 
 def test_targets_and_the_speed_of_filters_are_reported(tmp_path: Path) -> None:
-    data = datasets.sift_like(rows=2500, queries=60)
+    data = datasets.sift_like(rows=2500, queries=200)
     np.savez(tmp_path / "few-128-euclidean.npz", train=data.train, test=data.test)
-    lines = run(
-        "targets", str(tmp_path / "few-128-euclidean.npz"), "--targets", ".9", "--shares", ".5", "1"
-    )
+    few = str(tmp_path / "few-128-euclidean.npz")
+    nothing, *lines = run("targets", few, "--targets", ".9", "--shares", ".5", "1")
+    assert nothing == {"asked": "nothing yet"}
     points = [line for line in lines if "recall" in line]
     assert len(points) == 6
     assert min(line["recall"] for line in points) > 0.85
@@ -115,5 +115,9 @@ def test_targets_and_the_speed_of_filters_are_reported(tmp_path: Path) -> None:
         assert line["scans"] == 2 - len(away)
         assert min(away) <= line["below"] <= line["above"] <= max(away)
         assert line["below_give_or_take"] >= 0
+    own = run("targets", few, "--targets", ".9", "--shares", "1", "--kinds", "random", "--own")
+    assert [line["calibrated_on"] for line in own[:2]] == [100, 100]
+    assert [line["asked"] for line in own[2:4]] == ["queries", "queries"]
+    assert own[4]["recall"] > 0.85
     timed = run("filter_speed", "--rows", "5000")
     assert [line["what"] for line in timed] == ["columns", "first", "again", "again"]

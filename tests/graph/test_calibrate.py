@@ -85,7 +85,7 @@ def test_a_third_of_the_rows_is_asked_for_once_nearly_all_neighbours_are_found(
     monkeypatch.setattr(calibrate, "_walk", walk)
     monkeypatch.setattr(calibrate, "_FEW", len(rows) // 4)
     monkeypatch.setattr(calibrate, "_CLASSES", 3)
-    curves = calibrate._curves(built, VECTORS, 10, [calibrate._Asked(rows, None)], None)
+    curves = calibrate._curves(built, VECTORS, 10, [calibrate._Asked(VECTORS[rows], rows)], None)
     away = np.square(VECTORS[rows][:, None] - VECTORS).sum(axis=2)
     radii = np.sort(away, axis=1)[:, 10]  # the first is the row itself
     place = np.searchsorted(curves["edges"], radii * (1 - 1e-6))
@@ -130,7 +130,7 @@ def test_an_effort_is_the_curve_of_a_share_or_lies_between_two() -> None:
         }
 
     calibration = {
-        "k": 10, "slacks": slacks,
+        "k": 10, "slacks": slacks, "asked": "rows",
         "shares": [curves(i, 2**i) for i in range(len(SHARES))],
         "hidden": [curves(i, 0.9) for i in range(1, len(SHARES))],
     }  # fmt: skip
@@ -162,13 +162,62 @@ def test_an_effort_is_the_curve_of_a_share_or_lies_between_two() -> None:
     assert few.hops == pytest.approx(1600)
 
 
+def test_what_queries_missed_is_taken_as_it_is() -> None:
+    missed = [[0.4, 0.1, 0.04, 0.005], [0.6, 0.2, 0.08, 0.02]]
+    curves = {
+        "edges": [1.0], "hops": [[10.0] * 4, [30.0] * 4],
+        "recall": [[1 - m for m in some] for some in missed],
+    }  # fmt: skip
+    slacks = [1.0, 1.1, 1.2, 1.3]
+    calibration = {
+        "k": 10, "slacks": slacks, "asked": "queries",
+        "shares": [curves] * len(SHARES), "hidden": [curves] * (len(SHARES) - 1),
+    }  # fmt: skip
+    effort = effort_for(calibration, 0.5, 0.95)
+    assert effort is not None
+    needed = [np.interp(-np.log(0.05), -np.log(some), slacks) for some in missed]
+    for line in effort.slack[1:]:
+        np.testing.assert_allclose(line, needed, rtol=1e-6)
+
+
+def test_queries_that_came_with_a_graph_are_asked_in_place_of_its_rows(
+    built: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calibrate = sys.modules["vecdb.graph.calibrate"]
+    monkeypatch.setattr(calibrate, "_ANCHORS", 2)
+    monkeypatch.setattr(calibrate, "_CLASSES", 1)
+    queries = RNG.standard_normal((60, 40)).astype("f4") * np.float32(1.5)
+    other = built.with_queries(queries)
+    assert built.queries is None
+    found = graph.calibrate(other, VECTORS, 10)
+    assert (found["asked"], found["k"]) == ("queries", 10)
+    assert graph.calibrate(built, VECTORS, 10)["asked"] == "rows"
+    away = np.square(queries[:, None] - VECTORS).sum(axis=2)
+    kth = np.sort(away, axis=1)[:, 9:10] * (1 + 1e-5)
+    for slack, recall in zip(found["slacks"], found["shares"][0]["recall"][0], strict=False):
+        table = np.array([[np.inf], *[[slack]] * 4], np.float32)
+        answer = graph.search(other, VECTORS, queries, 10, 1024, metric="l2", slack=table)
+        assert recall == pytest.approx((answer.distances <= kth).mean(), abs=1e-9)
+
+
+def test_of_many_queries_a_sample_is_kept(built: Graph) -> None:
+    many = np.arange(2500 * 40, dtype="f4").reshape(2500, 40)
+    kept = built.with_queries(many).queries
+    assert kept is not None
+    assert kept.shape == (2000, 40)
+    assert (np.diff(kept[:, 0]) > 0).all()
+    assert np.isin(kept[:, 0], many[:, 0]).all()
+
+
 def test_no_effort_is_given_for_a_recall_that_was_never_measured() -> None:
     def curves(best: float) -> dict[str, Any]:
         return {"edges": [1.0], "recall": [[0.5, best], [0.6, best]], "hops": [[10.0, 20.0]] * 2}
 
     def calibrated(best: float) -> dict[str, Any]:
         every = [curves(best)] * len(SHARES)
-        return {"k": 10, "slacks": [1.0, 1.1], "shares": every, "hidden": every[1:]}
+        return {
+            "k": 10, "slacks": [1.0, 1.1], "asked": "rows", "shares": every, "hidden": every[1:],
+        }  # fmt: skip
 
     calibration = calibrated(0.97)
     assert effort_for(calibration, 1.0, 0.95) is not None  # of the misses .84 are aimed at

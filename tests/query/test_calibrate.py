@@ -64,7 +64,10 @@ def test_a_recall_beyond_the_calibration_is_had_by_a_scan(
 ) -> None:
     def poor(*given: Any) -> dict[str, Any]:
         curves = {"edges": [], "recall": [[0.5, 0.9]], "hops": [[10.0, 20.0]]}
-        return {"k": 13, "slacks": [1.0, 1.1], "shares": [curves] * 4, "hidden": [curves] * 3}
+        return {
+            "k": 13, "slacks": [1.0, 1.1], "asked": "rows",
+            "shares": [curves] * 4, "hidden": [curves] * 3,
+        }  # fmt: skip
 
     monkeypatch.setattr(graph, "calibrate", poor)
     for where in (None, "dice < 0.6"):

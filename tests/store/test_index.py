@@ -142,7 +142,7 @@ def test_a_graph_that_is_replaced_while_a_reader_opens_is_opened_in_its_new_file
         def overtaken(*args: Any) -> Any:
             manifest = read_manifest(*args)
             monkeypatch.undo()
-            compactor._index(col._store.snapshot.parts[0])
+            compactor._index(col._store.snapshot.parts[0], compactor._questions())
             return manifest
 
         monkeypatch.setattr(loading, "read_manifest", overtaken)

@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.graph.effort import CAP, SHARES, SLACKS
-from vecdb.graph.layout import Graph
+from vecdb.graph.layout import MAX_QUERIES, Graph
 from vecdb.graph.search import search
 from vecdb.kernels.scan import query_norms, rescore, scan
 from vecdb.workers import Workers
@@ -43,52 +43,56 @@ from vecdb.workers import Workers
 __all__ = ["calibrate"]
 
 _CLASSES = 5  # of the k-th distance
-_SAMPLE = 2000
 _ANCHORS = 40  # of filters that hide a neighbourhood, some regions being harder than others
 _COMPARED = 160_000_000  # rows times queries of an exact scan, at most
 _TIED = 0.01  # of the usual k-th distance: what is below it is told apart less finely
 _SURE = 0.9995  # recall after which more slack is not measured
-_FLAT = 0.99  # recall from which on fewer rows are asked for: there are nine hops in ten
+_FLAT = 0.99  # recall from which on fewer queries are asked: there are nine hops in ten
 _THINNED = 3  # times fewer, but
 _FEW = 300  # at least
 _GAIN = 0.0005  # of recall by a step of slack, with less it is not worth its hops
 
 
 class _Asked(NamedTuple):
-    """Rows to ask for under one filter, and the filter; None passes all."""
+    """Queries, of each the row that it is or -1, and their filter; None passes all."""
 
+    queries: NDArray[np.float32]
     rows: NDArray[np.int64]
-    allowed: NDArray[np.uint8] | None
+    allowed: NDArray[np.uint8] | None = None
+
+    def some(self, which: Any) -> _Asked:
+        """Some of the queries."""
+        return self._replace(queries=self.queries[which], rows=self.rows[which])
 
 
 def calibrate(
     graph: Graph, vectors: NDArray[Any], k: int, workers: Workers | None = None
 ) -> dict[str, Any]:
-    """Measure recall at `k` over slack; some twenty seconds of CPU for 100,000 rows.
+    """Measure recall at `k` over slack, with the queries that came with the graph or else its rows;
+    ``python -m bench.targets`` prints how long it takes.
 
     Returns
     -------
     dict
-        JSON-safe: ``k``, ``slacks``, and curves: ``shares`` for each of
-        :data:`vecdb.graph.effort.SHARES`, ``hidden`` for each but the first of them. Curves are the
-        upper ``edges`` of the classes of the squared k-th distance in the inner space (one less
-        than classes), and for each class lists over the slacks of its ``recall`` and its mean
+        JSON-safe: ``k``, ``slacks``, ``asked`` ("rows" or "queries"), and curves: ``shares`` for
+        each of :data:`vecdb.graph.effort.SHARES`, ``hidden`` for each but the first of them. Curves
+        are the upper ``edges`` of the classes of the squared k-th distance in the inner space (one
+        less than classes), and for each class lists over the slacks of its ``recall`` and its mean
         ``hops``.
     """
     rng = np.random.default_rng(0)
-    upper = graph.arrays["upper_rows"]  # a descent that ends at the row itself would know its links
-    rows = np.setdiff1d(np.arange(graph.rows), upper) if len(upper) < graph.rows else upper
-    count = min(_SAMPLE, len(rows), max(32, _COMPARED // max(1, graph.rows)))
-    sample = np.sort(rng.choice(rows, count, replace=False))
+    count = min(MAX_QUERIES, max(32, _COMPARED // max(1, graph.rows)))
+    sample = _sample(graph, vectors, count, rng)
     random = [
-        _Asked(sample, None if share == 1 else _bitmap(rng.random(graph.rows) < share))
+        sample if share == 1 else sample._replace(allowed=_bitmap(rng.random(graph.rows) < share))
         for share in SHARES
     ]
     some = max(1, count // _ANCHORS)
-    hidden = [_hidden(graph, vectors, SHARES[1:], rows, some, rng) for _ in range(_ANCHORS)]
+    hidden = [_hidden(graph, vectors, sample, some, rng) for _ in range(_ANCHORS)]
     return {
         "k": k,
         "slacks": list(SLACKS),
+        "asked": "rows" if graph.queries is None else "queries",
         "shares": [_curves(graph, vectors, k, [asked], workers) for asked in random],
         "hidden": [
             _curves(graph, vectors, k, asked, workers) for asked in zip(*hidden, strict=True)
@@ -96,21 +100,34 @@ def calibrate(
     }
 
 
+def _sample(graph: Graph, vectors: NDArray[Any], count: int, rng: np.random.Generator) -> _Asked:
+    """Up to so many of the graph's queries or, where there are none, of its rows."""
+    if graph.queries is not None:
+        count = min(count, len(graph.queries))
+        chosen = rng.permutation(len(graph.queries))[:count]
+        return _Asked(graph.queries[np.sort(chosen)], np.full(count, -1))
+    upper = graph.arrays["upper_rows"]  # a descent that ends at the row itself would know its links
+    rows = np.setdiff1d(np.arange(graph.rows), upper) if len(upper) < graph.rows else upper
+    rows = np.sort(rng.choice(rows, min(count, len(rows)), replace=False)).astype(np.int64)
+    return _Asked(vectors[rows].astype(np.float32), rows)
+
+
 def _hidden(
-    graph: Graph,
-    vectors: NDArray[Any],
-    shares: Sequence[float],
-    rows: NDArray[np.int64],
-    count: int,
-    rng: np.random.Generator,
+    graph: Graph, vectors: NDArray[Any], sample: _Asked, count: int, rng: np.random.Generator
 ) -> list[_Asked]:
-    """For each share a filter that passes the rows nearest to an anchor, and rows far from it."""
+    """For each share but the first a filter that passes the rows nearest to an anchor, asked by
+    queries of the half that is further from it."""
     anchor = vectors[rng.integers(graph.rows)].astype(np.float32)
-    every = np.arange(graph.rows)[None]
-    order = np.argsort(rescore(vectors, anchor[None], every, graph.meta["metric"])[0])
-    far = np.intersect1d(order[graph.rows // 2 :], rows)
-    sample = np.sort(rng.choice(far, min(count, len(far)), replace=False))
-    return [_Asked(sample, _bitmap(_first(order, share))) for share in shares]
+    away = rng.permutation(_order(sample.queries, anchor, graph)[len(sample.rows) // 2 :])
+    few = sample.some(np.sort(away[:count]))
+    order = _order(vectors, anchor, graph)
+    return [few._replace(allowed=_bitmap(_first(order, share))) for share in SHARES[1:]]
+
+
+def _order(rows: NDArray[Any], anchor: NDArray[np.float32], graph: Graph) -> NDArray[np.int64]:
+    """Row numbers by distance from an anchor."""
+    every = np.arange(len(rows))[None]
+    return np.argsort(rescore(rows, anchor[None], every, graph.meta["metric"])[0])
 
 
 def _first(order: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
@@ -123,24 +140,28 @@ def _first(order: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
 def _curves(
     graph: Graph, vectors: NDArray[Any], k: int, asked: Sequence[_Asked], workers: Workers | None
 ) -> dict[str, Any]:
-    """Edges, recall and hops of sampled rows under filters of one share."""
+    """Edges, recall and hops of queries under filters of one share."""
     pairs = [(each, _truth(graph, vectors, k, each, workers)) for each in asked]
-    radii = np.concatenate([truth.radii for _, truth in pairs])
+    radii = _joined(pairs, "radii")
     edges = np.unique(np.quantile(radii, np.arange(1, _CLASSES) / _CLASSES))
+    classes = np.searchsorted(edges, radii)
     points: list[_Point] = []
     for slack in SLACKS:
-        points.append(_point(graph, vectors, k, slack, pairs, edges, workers))
+        walks = [_walk(graph, vectors, k, slack, *pair, workers) for pair in pairs]
+        hits, hops = (np.concatenate(found) for found in zip(*walks, strict=True))
+        points.append(_point(hits, hops, _joined(pairs, "wanted"), classes, len(edges) + 1))
         total = [point.total for point in points]
         if total[-1] >= _SURE or (len(total) > 4 and total[-1] - total[-2] < _GAIN):
             break
         if total[-1] >= _FLAT > max(total[:-1], default=0.0):
             step = max(1, min(_THINNED, len(radii) // _FEW))
             pairs = [_every(step, *pair) for pair in pairs]
-    recall, hops = (
+            classes = np.searchsorted(edges, _joined(pairs, "radii"))
+    recall, hops_of = (
         [list(curve) for curve in zip(*found, strict=True)]
         for found in ([point.recall for point in points], [point.hops for point in points])
     )
-    return {"edges": edges.tolist(), "recall": recall, "hops": hops}
+    return {"edges": edges.tolist(), "recall": recall, "hops": hops_of}
 
 
 class _Point(NamedTuple):
@@ -152,34 +173,24 @@ class _Point(NamedTuple):
 
 
 def _point(
-    graph: Graph,
-    vectors: NDArray[Any],
-    k: int,
-    slack: float,
-    pairs: Sequence[tuple[_Asked, _Truth]],
-    edges: NDArray[np.float64],
-    workers: Workers | None,
+    hits: NDArray[np.int64],
+    hops: NDArray[np.int64],
+    wanted: NDArray[np.int64],
+    classes: NDArray[np.int64],
+    count: int,
 ) -> _Point:
-    """Recall and hops of walks with one slack, in the classes that the edges part."""
-    walks = [_walk(graph, vectors, k, slack, *pair, workers) for pair in pairs]
-    hits, steps = (np.concatenate(found) for found in zip(*walks, strict=True))
-    wanted = np.concatenate([truth.wanted for _, truth in pairs])
-    place = np.searchsorted(edges, np.concatenate([truth.radii for _, truth in pairs]))
-    sums = [
-        np.bincount(place, values, len(edges) + 1)
-        for values in (hits, wanted, steps, np.ones(len(place)))
-    ]
-    found, whole, walked, count = sums
+    """Recall and hops of walks in so many classes."""
+    found, whole, walked = (np.bincount(classes, of, count) for of in (hits, wanted, hops))
     return _Point(
         (found / np.maximum(1, whole)).tolist(),
-        (walked / np.maximum(1, count)).tolist(),
+        (walked / np.maximum(1, np.bincount(classes, minlength=count))).tolist(),
         float(hits.sum() / max(1, wanted.sum())),
     )
 
 
 class _Truth(NamedTuple):
-    """Of each row asked for: the distance up to which a row is a neighbour, how many there are, and
-    the squared k-th distance in the inner space."""
+    """Of each query: the distance up to which a row is a neighbour, how many there are, and the
+    squared k-th distance in the inner space."""
 
     limit: NDArray[np.float32]
     wanted: NDArray[np.int64]
@@ -189,9 +200,9 @@ class _Truth(NamedTuple):
 def _truth(
     graph: Graph, vectors: NDArray[Any], k: int, asked: _Asked, workers: Workers | None
 ) -> _Truth:
-    """The true neighbours of the rows asked for, by an exact scan."""
-    rows, allowed = asked
-    metric, queries = graph.meta["metric"], vectors[rows].astype(np.float32)
+    """The true neighbours of queries, by an exact scan; a query that is a row is not its own."""
+    queries, rows, allowed = asked
+    metric = graph.meta["metric"]
     found, distances, _ = scan(vectors, queries, k + 1, metric, allowed=allowed, workers=workers)
     distances = np.sort(np.where(found == rows[:, None], np.inf, distances), axis=1)[:, :k]
     reach = _furthest(distances)
@@ -209,21 +220,25 @@ def _walk(
     truth: _Truth,
     workers: Workers | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Neighbours found, and nodes expanded, by a walk for each of the rows asked for."""
-    rows, allowed = asked
+    """Neighbours found, and nodes expanded, by a walk for each query."""
     answer = search(
-        graph, vectors, vectors[rows].astype(np.float32), k, CAP, metric=graph.meta["metric"],
-        allowed=allowed, slack=np.array([[np.inf], *[[slack]] * 4], np.float32), barred=rows,
-        workers=workers,
+        graph, vectors, asked.queries, k, CAP, metric=graph.meta["metric"],
+        allowed=asked.allowed, slack=np.array([[np.inf], *[[slack]] * 4], np.float32),
+        barred=asked.rows, workers=workers,
     )  # fmt: skip
     hits = (answer.distances <= truth.limit[:, None]).sum(axis=1)
     return np.minimum(hits, truth.wanted), answer.hops
 
 
 def _every(step: int, asked: _Asked, truth: _Truth) -> tuple[_Asked, _Truth]:
-    """One of so many of the rows asked for, with its truth."""
-    some = asked._replace(rows=asked.rows[::step].copy())
-    return some, _Truth(truth.limit[::step], truth.wanted[::step], truth.radii[::step])
+    """One of so many of the queries, with its truth."""
+    mine = np.arange(0, len(asked.rows), step)
+    return asked.some(mine), _Truth(truth.limit[mine], truth.wanted[mine], truth.radii[mine])
+
+
+def _joined(pairs: Sequence[tuple[_Asked, _Truth]], name: str) -> NDArray[Any]:
+    """One field of the truths of several filters."""
+    return np.concatenate([getattr(truth, name) for _, truth in pairs])
 
 
 def _furthest(distances: NDArray[np.float32]) -> NDArray[np.float32]:

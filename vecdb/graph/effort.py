@@ -55,6 +55,8 @@ def kept(graph: Graph, k: int) -> dict[str, Any] | None:
     found = graph.meta.get("calibration")
     if not isinstance(found, dict) or found.get("k") != k or found.get("slacks") != list(SLACKS):
         return None
+    if found.get("asked") != ("rows" if graph.queries is None else "queries"):
+        return None
     for kind, count in (("shares", len(SHARES)), ("hidden", len(SHARES) - 1)):
         curves = found.get(kind)
         if not isinstance(curves, list) or len(curves) != count or not all(map(_sound, curves)):
@@ -65,9 +67,13 @@ def kept(graph: Graph, k: int) -> dict[str, Any] | None:
 def effort_for(calibration: dict[str, Any], share: float, target: float) -> Effort | None:
     """What a recall takes under a filter that passes a share of the rows; None where more is wanted
     than was ever measured, so that no walk can be relied on."""
-    wanted, slacks = _aim(target), calibration["slacks"]
-    levels = [_level(slacks, found, wanted) for found in calibration["shares"]]
-    hidden = [levels[0], *(_level(slacks, found, wanted) for found in calibration["hidden"])]
+    by_rows = calibration["asked"] == "rows"
+    wanted = _aim(target) if by_rows else target
+    levels, hidden = (
+        [_level(calibration["slacks"], found, wanted, by_rows) for found in calibration[kind]]
+        for kind in ("shares", "hidden")
+    )
+    hidden = [levels[0], *hidden]
     weights = _between(share)
     reach = np.array([level.reach for level in levels])
     if min(reach[0], weights @ reach) < wanted:
@@ -85,11 +91,12 @@ def effort_for(calibration: dict[str, Any], share: float, target: float) -> Effo
     return Effort(bound, CAP, hops * max(1.0, SHARES[-1] / share))
 
 
-def _level(slacks: list[float], found: dict[str, Any], wanted: float) -> _Level:
-    """What a recall takes by one share's measurements."""
+def _level(slacks: list[float], found: dict[str, Any], wanted: float, by_rows: bool) -> _Level:
+    """What a recall takes by one share's measurements, made with rows or with queries."""
     steps = np.array(slacks[: len(found["hops"][0])])
     curves = np.minimum(np.array(found["recall"]), 1 - _UNSEEN)
-    needed = np.array([_slack(recall, steps, wanted) for recall in _apart(curves)])
+    apart = _apart(curves) if by_rows else curves
+    needed = np.array([_slack(recall, steps, wanted) for recall in apart])
     hops = float(np.mean([
         np.interp(slack, steps, own) for slack, own in zip(needed, found["hops"], strict=True)
     ]))  # fmt: skip

@@ -11,6 +11,7 @@ Arrays of the layout ``rows`` (n = rows, offsets in bytes of a row):
 | ``upper_rows`` | int32 (size of the lowest upper level,) | sample of the rows |
 | ``upper_records`` | uint8 (size of the lowest upper level, record) | their records once more |
 | ``upper_links`` | int32 (all sizes, 16) | links of each level within the sample, or -1 |
+| ``queries`` | float32 (up to 2,000, dim) | what it is calibrated on; missing: its own rows |
 
 A record is what :mod:`vecdb.quant.record` says, a block of 32 neighbours what
 :mod:`vecdb.quant.neighbours` says; both are multiples of 64 bytes. ``meta`` holds the numbers that
@@ -34,7 +35,7 @@ from vecdb.quant.neighbours import BLOCK, block_bytes
 from vecdb.quant.record import FLOAT_DIMS, record_bytes
 from vecdb.quant.space import Space
 
-__all__ = ["Cancelled", "Graph"]
+__all__ = ["MAX_QUERIES", "Cancelled", "Graph"]
 
 META = {
     "version": int, "metric": str, "entry": int, "degree": int, "dims": int, "bits": int,
@@ -42,6 +43,7 @@ META = {
 }  # fmt: skip
 VERSION = 1
 MAX_ROWS = (1 << 31) - 1  # a key of the search pool has 31 bits for the row
+MAX_QUERIES = 2_000  # a calibration is made with
 
 
 class Cancelled(VecdbError):
@@ -103,6 +105,21 @@ class Graph:
         """
         self._source = owner, descriptor, offset, flags
         self.bound = None
+
+    @property
+    def queries(self) -> NDArray[np.float32] | None:
+        """(n, dim), what :func:`vecdb.graph.calibrate` asks in place of rows; None for rows."""
+        return self.arrays.get("queries")
+
+    def with_queries(self, queries: NDArray[np.float32]) -> Graph:
+        """The same graph, not calibrated yet, with queries for that: a sample of them where they
+        are more than :data:`MAX_QUERIES`."""
+        if len(queries) > MAX_QUERIES:
+            chosen = np.random.default_rng(0).permutation(len(queries))[:MAX_QUERIES]
+            queries = queries[np.sort(chosen)]
+        meta = {name: value for name, value in self.meta.items() if name != "calibration"}
+        own = np.ascontiguousarray(queries, np.float32)
+        return Graph({**self.arrays, "queries": own}, meta, self.dim)
 
     @property
     def rows(self) -> int:
@@ -204,6 +221,8 @@ class Graph:
             "upper_records": (np.uint8, (sampled, record)),
             "upper_links": (np.int32, (int(sizes.sum()), WIDTH)),
         }
+        if "queries" in arrays:
+            expected["queries"] = np.float32, (min(len(arrays["queries"]), MAX_QUERIES), dim)
         for name, (dtype, shape) in expected.items():
             array = arrays.get(name)
             if array is None or array.dtype != dtype or array.shape != shape:

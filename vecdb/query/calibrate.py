@@ -1,7 +1,8 @@
 """Wanted recall: the work that it takes on a segment, from the calibration kept with its graph.
 
-A large graph is calibrated for ten neighbours when it is built; anything else at the first search
-that asks for it, which is then kept as long as the segment is open.
+A large graph is calibrated for ten neighbours when it is built, any for the `k` of a call of
+:meth:`vecdb.Collection.calibrate`; anything else at the first search that asks for it, which is
+then kept as long as the segment is open.
 """
 
 from __future__ import annotations

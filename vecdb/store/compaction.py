@@ -8,7 +8,8 @@ with a fifth of its rows deleted is rewritten alone. Vectors are checked and
 copied in one pass; :func:`vecdb.store.commit.new_segment` says what is held in memory.
 
 A merged segment whose sources had graphs gets its graph, grown from theirs, before it takes
-their place, so that no search meets a large segment without one.
+their place, so that no search meets a large segment without one. Queries that graphs were
+calibrated on stand in their indexes, and every graph that is built later is calibrated on them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -56,6 +57,13 @@ _RETRY = 60.0  # seconds until work is tried again that memory or disk had no ro
 _CALIBRATED_ROWS = 20_000  # fewer are calibrated in a moment when a recall is first asked for
 _CALIBRATED_K = 10
 _BACKLOG_ROWS = 1_000_000  # rows without a graph that end the wait for quiet
+
+
+class _Questions(NamedTuple):
+    """What graphs are calibrated on: queries, or rows of their own where there are none."""
+
+    queries: npt.NDArray[np.float32] | None = None
+    k: int = _CALIBRATED_K
 
 
 class Compactor:
@@ -106,23 +114,54 @@ class Compactor:
         ClosedError
             The store is being closed.
         """
+        with self._in_foreground():
+            while not self._closed and (group := self._group_to_pack()):
+                self._merge(group, index=True, progress=progress)
+            while not self._closed:
+                part = self._part_to_index(self._writer.state.segments)
+                if part is None:
+                    break
+                self._index(part, self._questions(), progress)
+
+    def calibrate(self, queries: npt.NDArray[np.float32], k: int) -> int:
+        """Calibrate every graph on queries, those that are missing and are built now, too.
+
+        Returns
+        -------
+        int
+            Number of graphs.
+
+        Raises
+        ------
+        CorruptionError, ClosedError
+            As :meth:`optimize`.
+        """
+        asked, done = _Questions(queries, k), 0
+        with self._in_foreground():
+            for part in self._writer.state.segments:
+                if self._closed:
+                    break
+                if part.segment.indexed or part.data.rows >= INDEX_ROWS:
+                    self._index(part, asked)
+                    done += 1
+        return done
+
+    @contextlib.contextmanager
+    def _in_foreground(self) -> Iterator[None]:
+        """For work that a caller waits for, in place of the background's."""
         self.interrupt()
         with self._lock:
             self._interrupted, self._foreground = False, True
             try:
-                while not self._closed and (group := self._group_to_pack()):
-                    self._merge(group, index=True, progress=progress)
-                while not self._closed:
-                    part = self._part_to_index(self._writer.state.segments)
-                    if part is None:
-                        break
-                    self._index(part, progress)
+                yield
             except _cancelled():
                 pass
             finally:
                 self._foreground = False
             if self._closed:
-                raise ClosedError("the collection was closed. Fix: open it again and optimize")
+                raise ClosedError(
+                    "the collection was closed. Fix: open it again and repeat the call"
+                )
 
     def interrupt(self) -> None:
         """Make a build that is going on in the background give up soon."""
@@ -152,7 +191,7 @@ class Compactor:
         if quiet < _QUIET and waiting < _BACKLOG_ROWS:
             return _QUIET - quiet
         with self._sparing([part]):
-            self._index(part)
+            self._index(part, self._questions())
         return 0.0
 
     def _drop_emptied(self) -> float | None:
@@ -234,7 +273,8 @@ class Compactor:
         added = new_segment(self._writer, group) if rows else None
         try:
             if added is not None and index and rows >= INDEX_ROWS:
-                segment = self._with_index(added.segment, _seeds(group), progress)
+                built = self._build(added.segment, _seeds(group), self._questions(), progress)
+                segment = self._with_index(added.segment, built)
                 added = Part(segment, None, rows, added.bounds)
             removed = frozenset(part.segment.id for part in group)
             commit(self._writer, Edit(removed=removed, added=added, sources=tuple(group)))
@@ -247,17 +287,24 @@ class Compactor:
                     self._writer.directory.unlink(file.path.name)
             raise
 
-    def _index(self, part: Part, progress: Report | None = None) -> None:
-        """Give a segment a graph."""
-        part.segment.check_vectors()
-        commit(self._writer, Edit(indexed=self._with_index(part.segment, [], progress)))
+    def _index(self, part: Part, asked: _Questions, progress: Report | None = None) -> None:
+        """Give a segment a graph; one that has a sound one gets it calibrated anew."""
+        segment = part.segment
+        segment.check_vectors()
+        graph = segment.checked_graph()
+        if graph is None:
+            graph = self._build(segment, [], asked, progress)
+        else:
+            graph = self._calibrated(graph, segment, asked)
+        commit(self._writer, Edit(indexed=self._with_index(segment, graph)))
 
-    def _with_index(
+    def _build(
         self,
         segment: Segment,
         seeds: list[tuple[Graph, npt.NDArray[np.int64]]],
+        asked: _Questions,
         progress: Report | None,
-    ) -> Segment:
+    ) -> Graph:
         from vecdb import graph, kernels
 
         kernels.warmup()
@@ -275,15 +322,40 @@ class Compactor:
                 cancel=self._gives_up,
                 seeds=seeds,
             )
-            if built.rows >= _CALIBRATED_ROWS:
-                built.meta["calibration"] = graph.calibrate(
-                    built, segment.vectors, _CALIBRATED_K, self._workers
-                )
+        small = built.rows < _CALIBRATED_ROWS and asked.queries is None
+        return built if small else self._calibrated(built, segment, asked)
+
+    def _calibrated(self, index: Graph, segment: Segment, asked: _Questions) -> Graph:
+        """The graph of a segment with a calibration."""
+        from vecdb import graph
+
+        if asked.queries is not None:
+            index = index.with_queries(asked.queries)
+        with segment.streaming():
+            calibration = graph.calibrate(index, segment.vectors, asked.k, self._workers)
+        index.meta["calibration"] = calibration
+        return index
+
+    def _questions(self) -> _Questions:
+        """What graphs are calibrated on: the queries that came with the newest index."""
+        segments = [part.segment for part in self._writer.state.segments if part.segment.indexed]
+        newest = sorted(segments, key=lambda each: each.index.id if each.index else 0)[::-1]
+        for graph in (segment.graph for segment in newest):
+            if graph is not None and graph.queries is not None:
+                calibration = graph.meta.get("calibration")
+                k = calibration.get("k") if isinstance(calibration, dict) else None
+                if not isinstance(k, int) or not 0 < k <= graph.rows:
+                    k = _CALIBRATED_K
+                return _Questions(np.array(graph.queries), k)
+        return _Questions()
+
+    def _with_index(self, segment: Segment, graph: Graph) -> Segment:
+        """The segment with a graph, written and durable."""
         writer = self._writer
         number = writer.take_file_number()
         name = names.container(Kind.INDEX, number)
         header = Header(Kind.INDEX, writer.manifest.uuid, number, segment.id)
-        indexed = segment.with_index(write_index(writer.directory, name, header, built))
+        indexed = segment.with_index(write_index(writer.directory, name, header, graph))
         indexed.on_damage(writer.wake)
         return indexed
 

@@ -339,6 +339,14 @@ class Store:
         writer.flush()
         compactor.optimize(progress)
 
+    def calibrate(self, queries: npt.NDArray[Any], k: int) -> int:
+        """Calibrate all graphs on queries, (n, dim); returns how many there are."""
+        writer, compactor = self._writer(), self._compactor
+        if compactor is None:  # another thread closes the store
+            raise self._closed()
+        writer.flush()
+        return compactor.calibrate(queries, k)
+
     # -- life ----------------------------------------------------------------------------------
 
     def subscribe(self, callback: Callable[[State], None]) -> Callable[[], None]:
