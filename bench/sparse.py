@@ -134,6 +134,7 @@ def drop_cache(path: Path) -> None:
     """Ask the system to forget the pages of a store's files, or of one file."""
     for file in _files(path):
         fd = os.open(file, os.O_RDONLY)
+        os.fsync(fd)  # a page that is not on the disk yet would stay
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(fd)
 

@@ -326,6 +326,26 @@ def test_vectors_are_a_read_only_view_that_outlives_the_collection(path: Path) -
     np.testing.assert_array_equal(one, rows[299])
 
 
+@pytest.mark.parametrize("mode", ["w", "r"])
+def test_a_closed_collection_with_a_graph_waits_for_no_garbage_collection(
+    path: Path, mode: Any
+) -> None:
+    rows = rows_of(2000)
+    with vecdb.create(path, dim=16) as col:
+        col.add(rows)
+        col.optimize()
+    del col
+    gc.collect()
+    gc.disable()
+    try:
+        with vecdb.open(path, mode) as col:
+            assert col.search(rows[3], 5).plan.strategy == "graph"
+        del col
+        assert str(path) not in Path("/proc/self/maps").read_text()
+    finally:
+        gc.enable()
+
+
 def test_views_keep_their_mapping_and_the_last_one_lets_it_go(path: Path) -> None:
     def mapped() -> bool:
         return str(path) in Path("/proc/self/maps").read_text()

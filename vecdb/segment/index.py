@@ -78,15 +78,16 @@ class Index:
     sound : bool
         False for good once a byte has proved damaged. Searches that were planned before may still
         ask for the graph.
-    on_damage : callable or None
-        Called when that happens, in whatever thread.
+    on_damage : weakref.WeakMethod or None
+        Called when that happens, in whatever thread, if its object is still there: held for good,
+        a store would keep the mappings of its files until a garbage collection.
     """
 
     def __init__(self, file: Container, segment: Container, rows: int, dim: int) -> None:
         self.file = file
         self._segment = segment
         self.sound = True
-        self.on_damage: Callable[[], None] | None = None
+        self.on_damage: weakref.WeakMethod[Callable[[], None]] | None = None
         self._rows = rows
         self._dim = dim
         self._opened = False
@@ -128,8 +129,9 @@ class Index:
         if self.sound:
             self.sound = False
             _log.warning("exact scan until the index is rebuilt: %s", error)
-            if self.on_damage is not None:
-                self.on_damage()
+            callback = None if self.on_damage is None else self.on_damage()
+            if callback is not None:
+                callback()
 
     def _open(self) -> None:
         # two threads may do this at once: no lock, which a forked child could find held for good

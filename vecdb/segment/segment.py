@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -196,9 +197,9 @@ class Segment:
         return self._index is not None and self._index.sound
 
     def on_damage(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called, in whatever thread, when the index proves damaged."""
+        """Have `callback`, a method, called in whatever thread when the index proves damaged."""
         if self._index is not None:
-            self._index.on_damage = callback
+            self._index.on_damage = weakref.WeakMethod(callback)
 
     def check_index(self) -> None:
         """Hash the index now; one that is damaged is left aside, with a warning."""
