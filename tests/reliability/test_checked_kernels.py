@@ -2,7 +2,7 @@
 
 Interpreted code is a thousand times slower, so these tests take few rows there, and what can't be
 tried with few is left out. Run long: ``pytest -m long tests/reliability/test_checked_kernels.py``,
-20 minutes.
+half an hour.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def test_every_file_of_the_engine_is_run_interpreted() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("file", REST)
 def test_the_rest_of_the_engine_is_right_when_interpreted(file: str, tmp_path: Path) -> None:
-    """One to four minutes each."""
+    """One to seven minutes each."""
     interpret([file], tmp_path, REST[file])
 
 

@@ -1,6 +1,6 @@
 """Graphs that a large file may hold are searched unchecked: no read outside, no endless walk.
 
-Run long: ``pytest -m long tests/reliability/test_wild_graphs.py``, 100 times as many, some minutes.
+Run long: ``pytest -m long tests/reliability/test_wild_graphs.py``, 100 times as many, minutes.
 """
 
 from __future__ import annotations
