@@ -1,4 +1,4 @@
-"""What a wanted recall takes on a graph: measured on its own rows, kept in its ``meta``.
+"""What a wanted recall takes on a graph: measured on its rows or queries, kept in its ``meta``.
 
 A bounded walk (:mod:`vecdb.graph.selective`) expands what lies within `slack` times the k-th best
 distance. How much slack a recall takes depends on how sparse the rows are around the query, which
@@ -10,20 +10,19 @@ pass the rows nearest to an anchor, and the queries lie in the half that is furt
 Sampled rows are the queries, each *barred* from its own walk: where a link leads to it, the walk
 meets the row that would be linked in its place (:func:`vecdb.graph.selective.stand_in`), and the
 graph is about as if it had never held the barred row. Without stand-ins a barred row leaves a hole,
-for its neighbours lack the links that it made superfluous. Recall at slack 1.03 / 1.06 / 1.1 was
+for its neighbours lack the links that it made superfluous. A graph may come with queries that are
+asked instead. Recall without a filter at slack 1.03 / 1.06 / 1.1 (``python -m bench.targets SET``
+prints it of the rows, with ``--own`` of each half of the set's queries, here the first) was
 
 ======================== ==================== ==================== ====================
-queries, no filter       text 64,000 x 384    Fashion 60,000 x 784 GloVe 100,000 x 100
+asked                    text 64,000 x 384    Fashion 60,000 x 784 GloVe 100,000 x 100
 ======================== ==================== ==================== ====================
-rows, barred             .886 / .938 / .974   .934 / .965 / .987   .869 / .910 / .952
-rows left out of the     .892 / .938 / .972   not measured         .868 / .912 / .956
-graph
-the set's queries        .895 / .943 / .977   .924 / .959 / .985   .722 / .795 / .883
+rows, barred             .889 / .938 / .972   .928 / .959 / .984   .868 / .912 / .954
+queries                  .906 / .944 / .976   .922 / .958 / .986   .735 / .809 / .896
 ======================== ==================== ==================== ====================
 
-So the mean holds for queries like the rows, under filters of both kinds too. Those of the GloVe set
-are rarer words and miss more than any row as far from the others; :mod:`vecdb.graph.effort` makes
-up for a part of that. ``python -m bench.targets SET`` prints what remains.
+So rows tell the recall of queries like them. Those of the GloVe set are rarer words and miss more
+than rows; :mod:`vecdb.graph.effort` makes up for a part of that, asking the queries for all of it.
 """
 
 from __future__ import annotations
