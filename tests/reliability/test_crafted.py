@@ -124,6 +124,7 @@ REFUSED: dict[str, Craft] = {
     "a file number of 2^63": in_entry(file=[1 << 63, 1, "00"]),
     "a path for a file number": in_entry(file=["../../etc/passwd", 1, "00"]),
     "no file": in_entry(file=None),
+    "a file of nothing": in_entry(file=[]),
     "a segment twice": in_manifest(lambda d: d["segments"].append(d["segments"][0])),
     "a segment 5,000 times": in_manifest(lambda d: d.update(segments=d["segments"][:1] * 5_000)),
     "deep nesting": in_manifest(lambda d: "[" * 100_000 + "]" * 100_000),

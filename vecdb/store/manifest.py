@@ -120,9 +120,10 @@ class Manifest:
             uuid = bytes.fromhex(document["uuid"])
             if len(uuid) != 16 or document["sync"] not in ("full", "os"):
                 raise ValueError("the UUID or sync has an impossible value")
-            segments = tuple(_entry(item) for item in document["segments"])
-            if len({entry.file.id for entry in segments}) < len(segments):
+            items = document["segments"]
+            if len({item["file"][0] for item in items}) < len(items):
                 raise ValueError("a segment stands in it twice")
+            segments = tuple(_entry(item) for item in items)
             return cls(
                 uuid=uuid,
                 schema=Schema.from_json(document["schema"]),
@@ -133,7 +134,7 @@ class Manifest:
                     for key in ("generation", "sequence", "wal", "next_id", "next_file")
                 },
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"a field is missing or has a wrong type: {error}") from None
 
 
