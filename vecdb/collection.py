@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Collection", "create", "open"]
 
-_CALIBRATING = 100  # queries that tell a recall of .95 to about a point
+_CALIBRATING = 100  # queries; of fewer a recall says little
 
 
 def create(
@@ -305,7 +305,7 @@ class Collection(Reading):
         ----------
         queries : array_like
             (n, dim), 100 or more, as :meth:`search` is asked. The error of a recall falls as the
-            root of their number: 500 tell it to about half a point.
+            root of their number.
         k : int
             Number of rows asked for of which the calibration is kept; for any other the first
             search makes one, with the same queries.
