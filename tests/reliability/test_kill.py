@@ -126,6 +126,12 @@ def test_10_000_kills(part: int, farm: Farm, tmp_path: Path) -> None:
         seed += 1000
 
 
+def test_a_child_that_hangs_is_ended_with_its_tracebacks(farm: Farm) -> None:
+    ended = farm.run(jobs.hang)
+    assert (ended.signal, ended.said) == (signal.SIGABRT, ["begun"])
+    assert "in hang" in ended.stderr
+
+
 def test_a_creation_cut_short_can_be_done_again(farm: Farm, tmp_path: Path) -> None:
     for at in range(1, 16):
         path = tmp_path / f"store {at}"

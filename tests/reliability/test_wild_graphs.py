@@ -16,7 +16,7 @@ import vecdb
 
 
 def search_wild_graphs(farm: Farm, start: int, stop: int) -> None:
-    ended = farm.run(wild.search, start, stop, timeout=300)
+    ended = farm.run(wild.search, start, stop)
     last = [line for line in ended.said if line.startswith("at ")][-1:]
     assert (ended.signal, ended.code) == (0, 0), f"{last}, signal {ended.signal}\n{ended.stderr}"
     assert last == [f"at {stop - 1}"]

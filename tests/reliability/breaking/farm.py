@@ -19,13 +19,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-TIMEOUT = 60.0
+SILENCE = 5.0  # seconds without a line, after which a child hangs
 
 Say = Callable[[str], None]
 
@@ -66,14 +65,14 @@ class Farm:
         self._process.wait(30)
         self._process.stdout.close()
 
-    def run(self, job: Callable[..., None], *args: Any, timeout: float = TIMEOUT) -> Ended:
+    def run(self, job: Callable[..., None], *args: Any) -> Ended:
         """Call ``job(say, *args)`` in a child; `args` must survive JSON (which makes keys text).
 
-        A child that takes longer than `timeout` seconds is ended with its tracebacks on stderr.
+        A child that says nothing for :data:`SILENCE` is ended with its tracebacks on stderr.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"module": job.__module__, "name": job.__name__, "args": args, "timeout": timeout}
+        order = {"module": job.__module__, "name": job.__name__, "args": args}
         print(json.dumps(order), file=self._process.stdin, flush=True)
         return Ended(**json.loads(self._process.stdout.readline()))
 
@@ -103,7 +102,7 @@ def _run(order: dict[str, Any]) -> Ended:
             os.close(out)
             _work(order, said, errors.fileno())
         os.close(said)
-        written = _collect(out, child, time.monotonic() + order["timeout"])
+        written = _collect(out, child)
         os.close(out)
         status = os.waitpid(child, 0)[1]
         errors.seek(0)
@@ -113,13 +112,13 @@ def _run(order: dict[str, Any]) -> Ended:
     return Ended(killed, 0 if killed else os.WEXITSTATUS(status), lines, text)
 
 
-def _collect(out: int, child: int, deadline: float) -> bytes:
-    """Everything that the child says until it ends, or until its time is up."""
-    written = b""
+def _collect(out: int, child: int) -> bytes:
+    """Everything that the child says until it ends, or is silent for too long."""
+    written, patience = b"", SILENCE
     while True:
-        if not select.select([out], [], [], max(deadline - time.monotonic(), 0))[0]:
+        if not select.select([out], [], [], patience)[0]:
             os.kill(child, signal.SIGABRT)  # faulthandler prints every thread's stack
-            deadline += 10
+            patience += 10
         chunk = os.read(out, 1 << 16)
         if not chunk:
             return written

@@ -59,3 +59,9 @@ def hold_lock(say: Say, path: str) -> None:
     with vecdb.open(path, "w"):
         say(str(os.getpid()))
         signal.pause()
+
+
+def hang(say: Say) -> None:
+    """Begin, and never come back."""
+    say("begun")
+    signal.pause()
