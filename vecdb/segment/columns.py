@@ -101,8 +101,8 @@ def write_column(writer: ContainerWriter, index: int, column: Any) -> list[Any]:
 def open_column(
     container: Container, index: int, kind: pa.DataType, rows: int, *, whole: bool = True
 ) -> pa.Array[Any]:
-    """Column number `index` over the mapped file, hashed and validated; not so with `whole` false,
-    which lists do not have: then :func:`vecdb.segment.pick.touch_columns` must see rows first."""
+    """Column number `index` over the mapped file, hashed and validated; not so with `whole` false:
+    then rows must be looked at first, as :func:`vecdb.segment.pick.touch_columns` does."""
     import pyarrow as pa
 
     entry = _entry(container, index, kind)
@@ -116,8 +116,8 @@ def open_column(
     try:
         if pa.types.is_list(kind):
             width = 3 if _is_text(kind.value_type) else 2
-            inner = _array(kind.value_type, child, buffers(2, 2 + width))
-            column = _array(kind, rows, buffers(0, 2), [inner])
+            inner = _array(kind.value_type, child, buffers(2, 2 + width), validate=whole)
+            column = _array(kind, rows, buffers(0, 2), [inner], validate=whole)
         else:
             width = 3 if _is_text(kind) else 2
             column = _array(kind, rows, buffers(0, width), validate=whole)

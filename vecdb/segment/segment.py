@@ -145,6 +145,10 @@ class Segment:
             column = self._cache[key] = self._open_column(name)
         return column
 
+    def position(self, name: str) -> int | None:
+        """Number of a metadata column in the file; None when it is younger."""
+        return self._stored().get(name)
+
     def take(self, names: Sequence[str], rows: npt.NDArray[np.int64]) -> list[pa.Array[Any]]:
         """Values of some rows of columns; of few, only the blocks that they lie in are hashed."""
         loose: dict[str, tuple[str, pa.DataType]] = {}
@@ -174,7 +178,7 @@ class Segment:
         """Zone maps of a column; None where there are none (text, lists, younger columns)."""
         key = f"stats {name}"
         if key not in self._cache:
-            position = self._stored().get(name)
+            position = self.position(name)
             self._cache[key] = None if position is None else open_stats(
                 self._file, position, self.columns.field(name).type, self.rows
             )  # fmt: skip
@@ -287,7 +291,7 @@ class Segment:
 
     def _open_column(self, name: str) -> pa.Array[Any]:
         kind = self.columns.field(name).type
-        position = self._stored().get(name)
+        position = self.position(name)
         if position is None:
             return nulls(self.rows, kind)
         return open_column(self._file, position, kind, self.rows)
@@ -297,7 +301,7 @@ class Segment:
         pays for many rows, and for few that are asked for again and again."""
         import pyarrow as pa
 
-        position = self._stored().get(name)
+        position = self.position(name)
         if position is None or pa.types.is_list(self.columns.field(name).type):
             return True
         if rows * SCARCE > self.rows:

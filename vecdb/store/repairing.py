@@ -6,13 +6,12 @@ What is kept, in the order in which it is tried:
   that stand in two of them are taken from the younger one, and rows may come back whose deletion
   stood in the lost manifest alone;
 - of a segment with damaged vectors or ids, the rows outside the damaged blocks;
-- of a segment with a damaged metadata column, the rows with null in that column;
+- of a segment with damage in a metadata column, the rows with null in place of the damaged values;
 - of a damaged log, every record that is whole, also behind the damage.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -23,14 +22,13 @@ from vecdb.batch import Batch
 from vecdb.errors import CorruptionError, NotFoundError, StorageError, VecdbError, describe
 from vecdb.schema import Schema
 from vecdb.segment import Segment, bitmap
-from vecdb.segment.columns import nulls
 from vecdb.segment.container import Container
 from vecdb.segment.format import Kind
 from vecdb.segment.fs import Directory
-from vecdb.segment.ids import IdColumn, open_ids
 from vecdb.store import names, record
 from vecdb.store.manifest import Manifest, read_manifest
 from vecdb.store.record import Delete, NewSchema
+from vecdb.store.salvage import Source
 from vecdb.store.store import Store
 from vecdb.store.wal import WalReader
 from vecdb.workers import Workers
@@ -39,17 +37,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = ["repair"]
-
-_CHUNK_BYTES = 256 << 20  # of vectors copied at a time
-
-
-@dataclasses.dataclass
-class _Source:
-    """A segment of the damaged store."""
-
-    segment: Segment
-    live: npt.NDArray[np.uint8] | None
-    name: str
 
 
 class _Repair:
@@ -77,7 +64,7 @@ class _Repair:
             self.lose(f"{self.directory.path}: there is no manifest", "deletions it alone knew of")
         return None
 
-    def named_sources(self, manifest: Manifest) -> Iterator[_Source]:
+    def named_sources(self, manifest: Manifest) -> Iterator[Source]:
         """The segments that the manifest names."""
         for entry in manifest.segments:
             name = names.container(Kind.SEGMENT, entry.file.id)
@@ -89,9 +76,9 @@ class _Repair:
             live = None
             if entry.deletes is not None:
                 live = self.live(manifest.uuid, entry.deletes.id, entry.file.id, entry.rows)
-            yield _Source(Segment(container, manifest.schema, entry.rows), live, name)
+            yield Source(Segment(container, manifest.schema, entry.rows), live, self.lose)
 
-    def loose_sources(self) -> Iterator[_Source]:
+    def loose_sources(self) -> Iterator[Source]:
         """Every segment file of the folder, oldest first, without a manifest to go by."""
         deletes: dict[int, int] = {}
         for number in self._numbers("del"):
@@ -114,7 +101,7 @@ class _Repair:
             live = None
             if number in deletes:
                 live = self.live(_uuid(self.directory, name), deletes[number], number, rows)
-            yield _Source(Segment(container, schema, rows), live, name)
+            yield Source(Segment(container, schema, rows), live, self.lose)
 
     def live(
         self, store: bytes, number: int, segment: int, rows: int
@@ -132,73 +119,6 @@ class _Repair:
             return None
 
     # -- copying ---------------------------------------------------------------------------------
-
-    def batches(self, source: _Source) -> Iterator[Batch]:
-        """The rows of a segment that can be kept."""
-        segment = source.segment
-        try:
-            vectors = segment.vectors
-            ids = open_ids(segment.files[0], segment.rows, segment.schema.ids, find=False)
-            width = segment.schema.dim * vectors.itemsize
-            keep = self._whole_rows(source, {"vectors": width, "ids": 8})
-        except CorruptionError as error:
-            self.lose(error, f"{segment.rows} rows")
-            return
-        if source.live is not None:
-            keep &= np.unpackbits(source.live, count=segment.rows, bitorder="little").view(np.bool_)
-        rows = np.flatnonzero(keep)
-        columns = self.columns(source)
-        step = max(1, _CHUNK_BYTES // width)
-        for start in range(0, len(rows), step):
-            chosen, named = self._named_rows(source, ids, rows[start : start + step])
-            yield Batch(named, vectors[chosen], _metadata(segment, columns, chosen))
-
-    def _whole_rows(self, source: _Source, widths: dict[str, int]) -> npt.NDArray[np.bool_]:
-        """For each row whether it lies outside the damaged blocks of sections, given with the bytes
-        that a row has in them."""
-        file = source.segment.files[0]
-        keep = np.ones(source.segment.rows, np.bool_)
-        for name, width in widths.items():
-            if name not in file.sections:
-                continue
-            size, bad = file.sections[name].block, file.bad_blocks(name)
-            for block in bad:
-                keep[block * size // width : -(-(block + 1) * size // width)] = False
-            if bad:
-                self.lose(f"{source.name}: {len(bad)} damaged blocks of {name}",
-                          f"{len(keep) - int(keep.sum())} rows, deleted ones included")  # fmt: skip
-        return keep
-
-    def _named_rows(
-        self, source: _Source, ids: IdColumn, rows: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
-        """Those of the rows whose ids can be read, and their ids: found by halving."""
-        kept, named, waiting = [rows[:0]], [ids.get(rows[:0])], [rows]
-        while waiting:
-            some = waiting.pop()
-            try:
-                named.append(ids.get(some))
-                kept.append(some)
-            except CorruptionError as error:
-                if len(some) == 1:
-                    reason = error
-                else:
-                    waiting += [some[len(some) // 2 :], some[: len(some) // 2]]
-        lost = len(rows) - sum(map(len, kept))
-        if lost:
-            self.lose(reason, f"{lost} rows")
-        return np.concatenate(kept), np.concatenate(named)
-
-    def columns(self, source: _Source) -> dict[str, Any]:
-        """The metadata columns of a segment, null where they are damaged."""
-        found = {}
-        for field in source.segment.columns:
-            try:
-                found[field.name] = source.segment.column(field.name)
-            except CorruptionError as error:
-                self.lose(error, f"the values of column {field.name!r}")
-                found[field.name] = nulls(source.segment.rows, field.type)
-        return found
 
     def replay(self, store: Store, manifest: Manifest | None) -> None:
         """Apply every whole record of the logs."""
@@ -275,9 +195,12 @@ def repair(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict
         try:
             for source in sources:
                 if not schema.extends(source.segment.schema):
-                    run.lose(f"{source.name}: of another collection", f"{source.segment.rows} rows")
+                    run.lose(
+                        f"{source.segment.files[0].path}: of another collection",
+                        f"{source.segment.rows} rows",
+                    )
                     continue
-                for batch in run.batches(source):
+                for batch in source.batches():
                     store.append(batch, replace=True)
             run.replay(store, manifest)
         finally:
@@ -299,15 +222,6 @@ def _apply(store: Store, change: record.Put | Delete | NewSchema) -> None:
         store.delete(change.ids)
     elif len(change.ids):
         store.append(Batch(change.ids, change.vectors, change.metadata), replace=True)
-
-
-def _metadata(segment: Segment, columns: dict[str, Any], rows: npt.NDArray[np.int64]) -> Any:
-    import pyarrow as pa
-
-    if not columns:
-        return None
-    arrays = [column.take(pa.array(rows)) for column in columns.values()]
-    return pa.RecordBatch.from_arrays(arrays, schema=segment.columns)
 
 
 def _uuid(directory: Directory, name: str) -> bytes:
