@@ -21,7 +21,8 @@ from typing import Self
 
 import numpy as np
 import pytest
-from breaking import inject, model
+from breaking import inject, jobs, model
+from breaking.farm import Farm
 
 import vecdb
 from vecdb.schema import Schema
@@ -425,3 +426,26 @@ def test_running_out_of_memory_in_a_write_is_never_half_a_write(kind: str, tmp_p
         every = range(1, exhausted(0) + 1)
         for at in random.Random(0).sample(every, min(25, len(every))):
             exhausted(at)
+
+
+@pytest.mark.parametrize(("dim", "spares"), [(64, (0, 8, 24, 40, 56, 128)), (256, (0, 60, 400))])
+def test_a_process_with_little_memory_loses_nothing_acknowledged(
+    dim: int, spares: tuple[int, ...], farm: Farm, tmp_path: Path
+) -> None:
+    """The system refuses the memory (RLIMIT_AS): that of a build, and where rows are longer the
+    memtable's. OpenBLAS ended the process."""
+    shape = 4, 1_000, dim
+    vectors = np.random.default_rng(0).standard_normal(shape, np.float32).reshape(-1, dim)
+    refused = set()
+    for spare in spares:
+        path = tmp_path / str(spare)
+        *added, last = farm.run(jobs.starve, str(path), spare << 20, shape).check()
+        if last != "built":
+            assert last in ("MemoryError", "_ArrayMemoryError", "StorageError")
+            refused.add("a build" if len(added) == 4 else "a write")
+        assert not vecdb.store.verify(path)["problems"]
+        with vecdb.open(path, "w", threads=1) as col:
+            assert len(col) in (1_000 * len(added), 1_000 * (len(added) + 1))
+            assert (np.asarray(col.vectors[: len(col)]) == vectors[: len(col)]).all()
+    assert last == "built"
+    assert refused == {"a build" if dim == 64 else "a write"}

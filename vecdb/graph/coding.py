@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vecdb.graph.job import Job, Links, Records
 from vecdb.graph.layout import VERSION, Graph
 from vecdb.graph.upper import Upper
+from vecdb.kernels import blas
 from vecdb.quant.neighbours import (
     BLOCK,
     Projection,
@@ -92,6 +93,7 @@ def _encode(
             places[first:last, :inner] = decoded
             places[first:last, inner:] = 0
         else:
+            blas.room()
             places[first:last] = decoded @ matrix
 
     job.each(project, n, 4096)

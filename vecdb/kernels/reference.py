@@ -15,6 +15,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from vecdb.errors import ArgumentError, describe
+from vecdb.kernels import blas
 
 __all__ = ["allowed_rows", "digests", "distances", "scan"]
 
@@ -42,6 +43,7 @@ def distances(queries: NDArray[Any], vectors: NDArray[Any], metric: str) -> NDAr
     x = np.asarray(vectors, np.float32)
     if metric == "l2":
         return np.stack([np.square(x - row).sum(axis=1) for row in q]).astype(np.float32)
+    blas.room()
     dots = q @ x.T
     if metric == "ip":
         return -dots

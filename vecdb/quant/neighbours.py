@@ -32,6 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vecdb.kernels import blas
 from vecdb.kernels.jit import jit
 from vecdb.kernels.leaves import estimate, fill_table, prefetch_bytes
 from vecdb.kernels.memory import address, read_f32, read_i32, read_u8, write_f32, write_u8
@@ -120,6 +121,7 @@ class Projection:
 
 def principal(residuals: NDArray[np.float32]) -> NDArray[np.float32]:
     """Directions of (m, inner) residuals as columns, those of the greatest spread first."""
+    blas.room()
     vectors: NDArray[np.float32] = np.linalg.eigh(residuals.T @ residuals)[1]
     return vectors[:, ::-1].astype(np.float32)
 
@@ -151,6 +153,7 @@ def choose_codes(
             return 0, 0
         whole = 16 // most
         return -(-min(inner, MATRIX_BYTES // inner) // whole) * whole, most
+    blas.room()
     a, b = _units(queries[:PAIRS] @ basis), _units(residuals[:PAIRS] @ basis)
     products = np.cumsum(a * b, axis=1, dtype=np.float64)
     low, high = np.quantile(products[:, -1], (0.16, 0.84))  # rows met twice would swell a variance
@@ -187,6 +190,7 @@ def fit_projection(basis: NDArray[np.float32], dims: int, seed: int) -> Projecti
     inner = len(basis)
     keep = min(dims, inner)
     rng = np.random.default_rng(seed)
+    blas.room()
     rotation = np.linalg.qr(rng.standard_normal((dims, dims)))[0][:, :keep]
     matrix = rotation @ basis[:, :keep].T
     scales = np.maximum(np.abs(matrix).max(axis=1, initial=0), 1e-30) / 127

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Callable
+
+import numpy as np
 
 import vecdb
 from breaking import inject, model
@@ -65,3 +68,30 @@ def hang(say: Say) -> None:
     """Begin, and never come back."""
     say("begun")
     signal.pause()
+
+
+def starve(say: Say, path: str, spare: int, shape: list[int]) -> None:
+    """Create a store, add (batches, rows, dim) rows and build the graph with so many bytes of
+    address space to spare.
+
+    Says "a n" after batch n, "built" after the graph, and what was raised before either.
+    """
+    with vecdb.create(path, shape[-1], "l2", threads=1) as col:
+        vectors = np.random.default_rng(0).standard_normal(shape, np.float32)
+        with open("/proc/self/statm") as sizes:  # noqa: PTH123
+            most = int(sizes.read().split()[0]) * resource.getpagesize() + spare
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+        acknowledged = 0
+        try:
+            for batch in vectors:
+                col.add(batch)
+                acknowledged += 1
+                say(f"a {acknowledged}")
+            col.optimize()
+            say("built")
+        except (MemoryError, vecdb.VecdbError) as error:
+            say(type(error).__name__)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        assert col.state == "poisoned" or len(col) == shape[1] * acknowledged
