@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from breaking import inject, jobs, model
+from breaking import damage, inject, jobs, model
 from breaking.farm import Ended, Farm
 from breaking.parts import parts
 
@@ -180,6 +180,33 @@ def widen(say: jobs.Say, path: str, at: int, how: str) -> None:
         with inject.calls(inject.Killing(at, how)):
             col.add_columns({"extra": "float64"})
         say("done")
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_repair_that_dies_leaves_nothing_at_its_target(
+    how: str, farm: Farm, intact: Path, tmp_path: Path
+) -> None:
+    """At every change of it in turn; and another one is whole."""
+    before, target, partial = damage.bytes_of(intact), tmp_path / "new", tmp_path / "new.partial"
+    with vecdb.open(intact, threads=1) as col:
+        state = model.content(col)
+    for at in range(1, 200):
+        ended = farm.run(mend, str(intact), str(target), at, how)
+        if target.exists():
+            break
+        assert ended.signal == signal.SIGKILL
+        shutil.rmtree(partial, ignore_errors=True)
+    assert at > 10
+    assert not partial.exists()
+    with vecdb.open(target, verify="full", threads=1) as col:
+        model.check(col, [state])
+    assert damage.bytes_of(intact) == before
+
+
+def mend(say: jobs.Say, path: str, target: str, at: int, how: str) -> None:
+    """In a child: repair a store and die at a change on the way."""
+    with inject.calls(inject.Killing(at, how)):
+        vecdb.store.repair(path, target)
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")

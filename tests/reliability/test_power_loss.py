@@ -209,9 +209,30 @@ def test_a_torn_tail_stays_in_a_file_of_its_own_when_its_log_is_gone(tmp_path: P
     assert all(files[f"store/{names.torn(1)}"] == tail for files in without_log)
 
 
+class Changing(inject.Hook):
+    """Keeps the names of the calls that change the disk, and where a rename leads to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[str] = []
+
+    def around(self, name: str, real: Callable[..., Any], args: Any, options: Any) -> Any:
+        if name in inject.CHANGES:
+            self.made.append(f"{name} {args[1]}" if name == "rename" else name)
+        return super().around(name, real, args, options)
+
+
+def test_a_repaired_store_keeps_its_name_once_the_repair_returns(
+    intact: Path, tmp_path: Path
+) -> None:
+    with inject.calls(Changing()) as calls:
+        assert vecdb.store.repair(intact, tmp_path / "new")["ok"]
+    assert calls.made[-2:] == ["rename new", "fsync"]
+
+
 def test_the_control_knows_every_sync_in_the_code() -> None:
-    """But for those with a test of their own: the copy of a torn tail, and a log that is closed
-    under a caller who still waits."""
+    """But for those with a test of their own: the copy of a torn tail, a log that is closed under
+    a caller who still waits, and the name of a repaired store."""
     found = Counter(
         function.name
         for path in Path(vecdb.__file__).parent.rglob("*.py")
@@ -225,7 +246,9 @@ def test_the_control_knows_every_sync_in_the_code() -> None:
     known = Counter(label.split()[0] for label in SYNCING.elements())
     through_a_container = Counter(["write_segment", "write_index", "_write_tombstones"])
     passed_on = Counter(["finish", "sync"])  # what containers and logs sync by
-    assert found == known - through_a_container + passed_on + Counter(["_keep_torn", "close"])
+    assert found == known - through_a_container + passed_on + Counter(
+        ["_keep_torn", "close", "repair"]
+    )
 
 
 def test_every_sync_is_needed(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from vecdb.batch import Batch
 from vecdb.errors import CorruptionError, ExistsError, NotFoundError
 from vecdb.schema import Schema
-from vecdb.store import Store, repair, verify, verifying
+from vecdb.store import Store, memtable, repair, verify, verifying
 
 
 def damage(path: Path, position: int) -> None:
@@ -57,6 +57,15 @@ def test_a_whole_store_passes_and_is_copied_as_it_is(
     assert report["ok"]
     assert report["problems"] == []
     assert report["rows"] == 190
+    report, contents = mended(lab, tmp_path / "new")
+    assert contents == expected
+    assert report["problems"] == []
+
+
+def test_a_copy_whose_segments_hold_replaced_rows_is_sound(
+    lab: Any, tmp_path: Path, expected: dict[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memtable, "MAX_ROWS", 64)  # so a row of the log replaces one of a segment
     report, contents = mended(lab, tmp_path / "new")
     assert contents == expected
     assert report["problems"] == []
@@ -214,14 +223,15 @@ def test_a_copy_that_went_wrong_is_not_called_sound(
     def close(store: Store) -> None:
         real_close(store)
         monkeypatch.undo()
-        damage(min((tmp_path / "new").glob("seg-*")), 4100)
+        damage(min((tmp_path / "new.partial").glob("seg-*")), 4100)
 
     monkeypatch.setattr(Store, "close", close)
     report = repair(lab.folder, tmp_path / "new")
     assert (report["ok"], report["rows"]) == (False, 0)
     (problem,) = report["problems"]
-    assert str(min((tmp_path / "new").glob("seg-*"))) in problem
+    assert str(min((tmp_path / "new.partial").glob("seg-*"))) in problem
     assert "must not be used" in problem
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_missing_segment_costs_its_rows(
@@ -241,5 +251,8 @@ def test_what_is_no_store_or_no_free_place_is_refused(
         verify(tmp_path / "empty")
     with pytest.raises(NotFoundError):
         repair(tmp_path / "empty", tmp_path / "new")
-    with pytest.raises(ExistsError):
-        repair(lab.folder, lab.folder)
+    (tmp_path / "half.partial").mkdir()
+    for taken in (lab.folder, tmp_path / "empty", tmp_path / "half"):
+        with pytest.raises(ExistsError, match="remove what an interrupted repair left"):
+            repair(lab.folder, taken)
+    assert not (tmp_path / "half").exists()

@@ -12,20 +12,30 @@ What is kept, in the order in which it is tried:
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vecdb.batch import Batch
-from vecdb.errors import CorruptionError, NotFoundError, StorageError, VecdbError, describe
+from vecdb.errors import (
+    CorruptionError,
+    ExistsError,
+    NotFoundError,
+    StorageError,
+    VecdbError,
+    describe,
+)
 from vecdb.schema import Schema
 from vecdb.segment import Segment, bitmap
 from vecdb.segment.container import Container
 from vecdb.segment.format import Kind
 from vecdb.segment.fs import Directory
 from vecdb.store import names, record
+from vecdb.store.founding import what_is_at
 from vecdb.store.manifest import Manifest, read_manifest
 from vecdb.store.record import Delete, NewSchema
 from vecdb.store.salvage import Source
@@ -163,19 +173,27 @@ class _Repair:
 def repair(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict[str, Any]:
     """Copy what can be kept of the store at `path` into a new store at `target`.
 
+    It is made in ``<target>.partial`` and gets its name when all of it is checked, so that a repair
+    which was interrupted leaves nothing at `target`.
+
     Returns
     -------
     dict
-        ``ok``: the new store opens, every byte of it is right and its rows are found by id;
-        ``rows`` in it; ``problems``: one sentence for each loss, naming the file.
+        ``ok``: the new store opens, every byte of it is right and its rows are found by id (else
+        it keeps the name ``<target>.partial``); ``rows`` in it; ``problems``: one sentence for each
+        loss, naming the file.
 
     Raises
     ------
     NotFoundError
         Nothing at `path` says what the collection holds.
     ExistsError
-        There is something at `target` already.
+        There is something at `target` already, or at ``<target>.partial``.
     """
+    target = Path(target)
+    partial = target.with_name(f"{target.name}.partial")
+    for place in (target, partial):
+        _refuse_taken(place)
     run = _Repair(path)
     manifest = run.manifest()
     sources = list(run.loose_sources() if manifest is None else run.named_sources(manifest))
@@ -191,7 +209,7 @@ def repair(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict
         schema = manifest.schema
     workers = Workers(1)
     try:
-        store = Store.create(target, schema, workers=workers)
+        store = Store.create(partial, schema, workers=workers)
         try:
             for source in sources:
                 if not schema.extends(source.segment.schema):
@@ -205,9 +223,25 @@ def repair(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict
             run.replay(store, manifest)
         finally:
             store.close()
-        return {**_checked(target, workers, run), "problems": run.problems}
+        report = {**_checked(partial, workers, run), "problems": run.problems}
     finally:
         workers.close()
+    if report["ok"]:
+        parent = Directory(target.parent)
+        parent.rename(partial.name, target.name)
+        parent.sync()
+        parent.close()
+    return report
+
+
+def _refuse_taken(path: Path) -> None:
+    found = what_is_at(path)
+    if found != "nothing":
+        raise ExistsError(
+            errno.EEXIST,
+            describe(str(path), expected="nothing there", got=found,
+                     fix="choose another target, or remove what an interrupted repair left"),
+        )  # fmt: skip
 
 
 def _apply(store: Store, change: record.Put | Delete | NewSchema) -> None:
@@ -243,7 +277,8 @@ def _checked(target: str | os.PathLike[str], workers: Workers, run: _Repair) -> 
     try:
         found_again = True
         for number, part in enumerate(store.snapshot.parts):
-            rows = np.arange(min(part.data.rows, 1000))
+            rows = np.arange(part.data.rows) if part.live is None else bitmap.rows_of(part.live)
+            rows = rows[:1000]
             parts, found = store.snapshot.find(part.data.ids.get(rows))
             found_again &= bool(((parts == number) & (found == rows)).all())
         return {"ok": found_again, "rows": store.snapshot.rows}
