@@ -15,6 +15,7 @@ from vecdb.graph.layout import Graph
 from vecdb.graph.selective import DENSE, HIDDEN, MIDDLE, SCATTERED, line_of, stand_in
 from vecdb.kernels.jit import INTERPRETED
 from vecdb.quant.neighbours import BLOCK, block_bytes
+from vecdb.workers import Workers
 
 RNG = np.random.default_rng(11)
 ROWS = 90 if INTERPRETED else 1500
@@ -76,28 +77,95 @@ def test_a_third_of_the_rows_is_asked_for_once_nearly_all_neighbours_are_found(
     walked: list[tuple[Any, Any]] = []
     real = calibrate._walk
 
-    def walk(graph: Graph, vectors: Any, k: int, slack: float, asked: Any, *given: Any) -> Any:
-        hits, hops = real(graph, vectors, k, slack, asked, *given)
-        walked.append((asked.rows, hits))
+    def walk(*given: Any) -> Any:
+        hits, hops = real(*given)
+        walked.append((given[-1][0].rows, hits))
         return hits, hops
 
     rows = np.arange(0, ROWS, 2)
     monkeypatch.setattr(calibrate, "_walk", walk)
     monkeypatch.setattr(calibrate, "_FEW", len(rows) // 4)
     monkeypatch.setattr(calibrate, "_CLASSES", 3)
-    curves = calibrate._curves(built, VECTORS, 10, [calibrate._Asked(VECTORS[rows], rows)], None)
+    asked = calibrate._Asked(VECTORS[rows], rows)
+    pairs = calibrate._nested(built, VECTORS, 10, asked, np.zeros(ROWS), [1.0], None)
+    curves = calibrate._curves(built, VECTORS, 10, [pairs[1.0]], None)
     away = np.square(VECTORS[rows][:, None] - VECTORS).sum(axis=2)
     radii = np.sort(away, axis=1)[:, 10]  # the first is the row itself
     place = np.searchsorted(curves["edges"], radii * (1 - 1e-6))
     reached = False
-    for i, (asked, hits) in enumerate(walked):
+    for i, (some, hits) in enumerate(walked):
         mine = slice(None, None, 3 if reached else 1)
-        np.testing.assert_array_equal(asked, rows[mine])
+        np.testing.assert_array_equal(some, rows[mine])
         for j, curve in enumerate(curves["recall"]):
             assert curve[i] == pytest.approx(hits[place[mine] == j].mean() / 10, abs=1e-9)
         reached |= hits.mean() >= 9.9
     assert reached
     assert len(walked[-1][0]) < len(rows)
+
+
+def test_the_truth_under_nested_filters_is_that_of_each_alone(built: Graph) -> None:
+    calibrate = sys.modules["vecdb.graph.calibrate"]
+    ranks = RNG.random(ROWS)
+    rows = np.array([*range(0, ROWS, 9), -1])
+    queries = np.vstack([VECTORS[rows[:-1]], RNG.standard_normal((1, 40)).astype("f4")])
+    shares = (1.0, 0.5, 0.2, 4 / ROWS)
+    pairs = calibrate._nested(
+        built, VECTORS, 10, calibrate._Asked(queries, rows), ranks, shares, None
+    )  # fmt: skip
+    away = np.square(queries[:, None] - VECTORS).sum(axis=2)
+    away[np.arange(len(rows) - 1), rows[:-1]] = np.inf
+    for share in shares:
+        asked, truth = pairs[share]
+        passing = ranks < share
+        if share == 1:
+            assert asked.allowed is None
+        else:
+            flags = np.unpackbits(asked.allowed, bitorder="little")[:ROWS]
+            np.testing.assert_array_equal(flags, passing)
+        near = np.sort(np.where(passing, away, np.inf), axis=1)[:, :10]
+        wanted = np.isfinite(near).sum(axis=1)
+        np.testing.assert_array_equal(truth.wanted, wanted)
+        some = np.flatnonzero(wanted)
+        np.testing.assert_allclose(truth.radii[some], near[some, wanted[some] - 1], rtol=1e-5)
+
+
+def test_a_region_is_asked_by_queries_of_the_further_half(built: Graph) -> None:
+    calibrate = sys.modules["vecdb.graph.calibrate"]
+    queries = RNG.standard_normal((60, 40)).astype("f4")
+    sample = calibrate._Asked(queries, np.full(60, -1))
+    for anchor in range(0, ROWS, ROWS // 5):
+        away = np.square(queries - VECTORS[anchor]).sum(axis=1)
+        reach = np.square(VECTORS - VECTORS[anchor]).sum(axis=1)
+        for share, (asked, _) in calibrate._hidden(built, VECTORS, 10, sample, anchor, 7).items():
+            assert len(asked.rows) == 7
+            mine = np.square(asked.queries - VECTORS[anchor]).sum(axis=1)
+            assert mine.min() >= np.median(away)
+            assert mine.max() == pytest.approx(away.max())
+            flags = np.unpackbits(asked.allowed, bitorder="little")[:ROWS].astype(bool)
+            assert flags.sum() == pytest.approx(share * ROWS, abs=1)
+            assert reach[flags].max() <= reach[~flags].min() * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("count", [7, 100, 130, 400, 403])
+def test_queries_are_dealt_to_several_filters_and_few_to_all_of_them(count: int) -> None:
+    calibrate = sys.modules["vecdb.graph.calibrate"]
+    sample = calibrate._Asked(np.zeros((count, 2), "f4"), np.arange(count))
+    dealt = [some.rows for some in calibrate._dealt(sample, 400)]
+    times = np.bincount(np.concatenate(dealt), minlength=count)
+    assert all(len(np.unique(rows)) == len(rows) == min(count, 100) for rows in dealt)
+    assert times.sum() == min(4 * count, 400)
+    assert times.max() - times.min() <= 1
+    if count <= 100:
+        assert times.min() == len(dealt) == 4
+
+
+def test_threads_do_not_change_a_calibration(built: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    calibrate = sys.modules["vecdb.graph.calibrate"]
+    monkeypatch.setattr(calibrate, "_ANCHORS", 8)
+    alone = graph.calibrate(built, VECTORS, 10)
+    workers = Workers(3)
+    assert graph.calibrate(built, VECTORS, 10, workers) == alone
+    workers.close()
 
 
 def test_the_slack_goes_by_the_number_of_stones_that_are_nearer() -> None:

@@ -27,8 +27,9 @@ than rows; :mod:`vecdb.graph.effort` makes up for a part of that, asking the que
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +42,11 @@ from vecdb.workers import Workers
 
 __all__ = ["calibrate"]
 
+_T = TypeVar("_T")
 _CLASSES = 5  # of the k-th distance
-_ANCHORS = 40  # of filters that hide a neighbourhood, some regions being harder than others
+_DICE = 4  # random filters of a share: what one of them hides is in the way of all queries
+_ANCHORS = 160  # of filters that hide a neighbourhood, some regions being much harder than others
+_AWAY = 4  # queries of each at least, where a large graph is asked so few that it has fewer anchors
 _COMPARED = 160_000_000  # rows times queries of an exact scan, at most
 _TIED = 0.01  # of the usual k-th distance: what is below it is told apart less finely
 _SURE = 0.9995  # recall after which more slack is not measured
@@ -64,6 +68,18 @@ class _Asked(NamedTuple):
         return self._replace(queries=self.queries[which], rows=self.rows[which])
 
 
+class _Truth(NamedTuple):
+    """Of each query: the distance up to which a row is a neighbour, how many there are, and the
+    squared k-th distance in the inner space."""
+
+    limit: NDArray[np.float32]
+    wanted: NDArray[np.int64]
+    radii: NDArray[np.float64]
+
+
+_Pair = tuple[_Asked, _Truth]
+
+
 def calibrate(
     graph: Graph, vectors: NDArray[Any], k: int, workers: Workers | None = None
 ) -> dict[str, Any]:
@@ -82,20 +98,27 @@ def calibrate(
     rng = np.random.default_rng(0)
     count = min(MAX_QUERIES, max(32, _COMPARED // max(1, graph.rows)))
     sample = _sample(graph, vectors, count, rng)
+    whole = _nested(graph, vectors, k, sample, np.zeros(graph.rows), SHARES[:1], workers)
     random = [
-        sample if share == 1 else sample._replace(allowed=_bitmap(rng.random(graph.rows) < share))
-        for share in SHARES
+        _nested(graph, vectors, k, some, rng.random(graph.rows), SHARES[1:], workers)
+        for some in _dealt(sample, count)
     ]
-    some = max(1, count // _ANCHORS)
-    hidden = [_hidden(graph, vectors, sample, some, rng) for _ in range(_ANCHORS)]
+    away = max(_AWAY, count // _ANCHORS)
+    hidden = _each(
+        lambda anchor: _hidden(graph, vectors, k, sample, anchor, away),
+        rng.integers(graph.rows, size=max(1, count // away)).tolist(),
+        workers,
+    )
+    shares, behind = (
+        [[each[share] for each in every if share in each] for share in SHARES]
+        for every in ([whole, *random], hidden)
+    )
     return {
         "k": k,
         "slacks": list(SLACKS),
         "asked": "rows" if graph.queries is None else "queries",
-        "shares": [_curves(graph, vectors, k, [asked], workers) for asked in random],
-        "hidden": [
-            _curves(graph, vectors, k, asked, workers) for asked in zip(*hidden, strict=True)
-        ],
+        "shares": [_curves(graph, vectors, k, pairs, workers) for pairs in shares],
+        "hidden": [_curves(graph, vectors, k, pairs, workers) for pairs in behind[1:]],
     }
 
 
@@ -111,16 +134,24 @@ def _sample(graph: Graph, vectors: NDArray[Any], count: int, rng: np.random.Gene
     return _Asked(vectors[rows].astype(np.float32), rows)
 
 
+def _dealt(sample: _Asked, count: int) -> list[_Asked]:
+    """The queries, dealt to several random filters; few are asked under more than one of them."""
+    every = len(sample.rows)
+    each = min(every, max(1, count // _DICE))
+    return [sample.some(np.arange(i * each, (i + 1) * each) % every) for i in range(_DICE)]
+
+
 def _hidden(
-    graph: Graph, vectors: NDArray[Any], sample: _Asked, count: int, rng: np.random.Generator
-) -> list[_Asked]:
-    """For each share but the first a filter that passes the rows nearest to an anchor, asked by
-    queries of the half that is further from it."""
-    anchor = vectors[rng.integers(graph.rows)].astype(np.float32)
-    away = rng.permutation(_order(sample.queries, anchor, graph)[len(sample.rows) // 2 :])
-    few = sample.some(np.sort(away[:count]))
-    order = _order(vectors, anchor, graph)
-    return [few._replace(allowed=_bitmap(_first(order, share))) for share in SHARES[1:]]
+    graph: Graph, vectors: NDArray[Any], k: int, sample: _Asked, anchor: int, count: int
+) -> dict[float, _Pair]:
+    """Under filters that pass the rows nearest to an anchor: so many queries of the half that is
+    further from it, evenly taken from near to far."""
+    place = vectors[anchor].astype(np.float32)
+    away = _order(sample.queries, place, graph)[len(sample.rows) // 2 :]
+    some = np.linspace(0, len(away) - 1, min(count, len(away))).astype(np.int64)
+    ranks = np.empty(graph.rows)
+    ranks[_order(vectors, place, graph)] = np.arange(graph.rows) / graph.rows
+    return _nested(graph, vectors, k, sample.some(np.sort(away[some])), ranks, SHARES[1:], None)
 
 
 def _order(rows: NDArray[Any], anchor: NDArray[np.float32], graph: Graph) -> NDArray[np.int64]:
@@ -129,24 +160,52 @@ def _order(rows: NDArray[Any], anchor: NDArray[np.float32], graph: Graph) -> NDA
     return np.argsort(rescore(rows, anchor[None], every, graph.meta["metric"])[0])
 
 
-def _first(order: NDArray[np.int64], share: float) -> NDArray[np.bool_]:
-    """Flags of the rows that come first in an order."""
-    flags = np.zeros(len(order), np.bool_)
-    flags[order[: int(share * len(order))]] = True
-    return flags
+def _nested(
+    graph: Graph,
+    vectors: NDArray[Any],
+    k: int,
+    sample: _Asked,
+    ranks: NDArray[np.float64],
+    shares: Sequence[float],
+    workers: Workers | None,
+) -> dict[float, _Pair]:
+    """For each share the queries under a filter that passes the rows of less rank, and the truth:
+    each filter passes what the one before does, so only what it adds is compared."""
+    metric = graph.meta["metric"]
+    nearest = np.full((len(sample.rows), k), np.inf, np.float32)
+    pairs, reached = {}, 0.0
+    for share in sorted(shares):
+        added = _bitmap((reached <= ranks) & (ranks < share))
+        found, distances, _ = scan(
+            vectors, sample.queries, k + 1, metric, allowed=added, workers=workers
+        )
+        distances[found == sample.rows[:, None]] = np.inf  # one that is a row is not its own
+        nearest = np.sort(np.concatenate([nearest, distances], axis=1), axis=1)[:, :k]
+        allowed = None if share == 1 else _bitmap(ranks < share)
+        pairs[share] = sample._replace(allowed=allowed), _truth(graph, sample.queries, nearest)
+        reached = share
+    return pairs
+
+
+def _truth(graph: Graph, queries: NDArray[Any], nearest: NDArray[np.float32]) -> _Truth:
+    """What is a neighbour of queries, by the distances of the nearest."""
+    reach = _furthest(nearest)
+    limit = reach + 1e-5 * np.maximum(np.abs(reach), _TIED * np.median(np.abs(reach)))
+    wanted = np.isfinite(nearest).sum(axis=1)
+    return _Truth(limit.astype(np.float32), wanted, _inner(graph, queries, reach))
 
 
 def _curves(
-    graph: Graph, vectors: NDArray[Any], k: int, asked: Sequence[_Asked], workers: Workers | None
+    graph: Graph, vectors: NDArray[Any], k: int, pairs: Sequence[_Pair], workers: Workers | None
 ) -> dict[str, Any]:
     """Edges, recall and hops of queries under filters of one share."""
-    pairs = [(each, _truth(graph, vectors, k, each, workers)) for each in asked]
     radii = _joined(pairs, "radii")
     edges = np.unique(np.quantile(radii, np.arange(1, _CLASSES) / _CLASSES))
     classes = np.searchsorted(edges, radii)
     points: list[_Point] = []
     for slack in SLACKS:
-        walks = [_walk(graph, vectors, k, slack, *pair, workers) for pair in pairs]
+        walk = partial(_walk, graph, vectors, k, slack, workers)
+        walks = _each(walk, pairs, workers)
         hits, hops = (np.concatenate(found) for found in zip(*walks, strict=True))
         points.append(_point(hits, hops, _joined(pairs, "wanted"), classes, len(edges) + 1))
         total = [point.total for point in points]
@@ -154,7 +213,7 @@ def _curves(
             break
         if total[-1] >= _FLAT > max(total[:-1], default=0.0):
             step = max(1, min(_THINNED, len(radii) // _FEW))
-            pairs = [_every(step, *pair) for pair in pairs]
+            pairs = [_every(step, pair) for pair in pairs]
             classes = np.searchsorted(edges, _joined(pairs, "radii"))
     recall, hops_of = (
         [list(curve) for curve in zip(*found, strict=True)]
@@ -187,39 +246,16 @@ def _point(
     )
 
 
-class _Truth(NamedTuple):
-    """Of each query: the distance up to which a row is a neighbour, how many there are, and the
-    squared k-th distance in the inner space."""
-
-    limit: NDArray[np.float32]
-    wanted: NDArray[np.int64]
-    radii: NDArray[np.float64]
-
-
-def _truth(
-    graph: Graph, vectors: NDArray[Any], k: int, asked: _Asked, workers: Workers | None
-) -> _Truth:
-    """The true neighbours of queries, by an exact scan; a query that is a row is not its own."""
-    queries, rows, allowed = asked
-    metric = graph.meta["metric"]
-    found, distances, _ = scan(vectors, queries, k + 1, metric, allowed=allowed, workers=workers)
-    distances = np.sort(np.where(found == rows[:, None], np.inf, distances), axis=1)[:, :k]
-    reach = _furthest(distances)
-    limit = reach + 1e-5 * np.maximum(np.abs(reach), _TIED * np.median(np.abs(reach)))
-    wanted = np.isfinite(distances).sum(axis=1)
-    return _Truth(limit.astype(np.float32), wanted, _inner(graph, queries, reach))
-
-
 def _walk(
     graph: Graph,
     vectors: NDArray[Any],
     k: int,
     slack: float,
-    asked: _Asked,
-    truth: _Truth,
     workers: Workers | None,
+    pair: _Pair,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Neighbours found, and nodes expanded, by a walk for each query."""
+    asked, truth = pair
     answer = search(
         graph, vectors, asked.queries, k, CAP, metric=graph.meta["metric"],
         allowed=asked.allowed, slack=np.array([[np.inf], *[[slack]] * 4], np.float32),
@@ -229,13 +265,23 @@ def _walk(
     return np.minimum(hits, truth.wanted), answer.hops
 
 
-def _every(step: int, asked: _Asked, truth: _Truth) -> tuple[_Asked, _Truth]:
+def _every(step: int, pair: _Pair) -> _Pair:
     """One of so many of the queries, with its truth."""
+    asked, truth = pair
     mine = np.arange(0, len(asked.rows), step)
     return asked.some(mine), _Truth(truth.limit[mine], truth.wanted[mine], truth.radii[mine])
 
 
-def _joined(pairs: Sequence[tuple[_Asked, _Truth]], name: str) -> NDArray[Any]:
+def _each(task: Callable[[Any], _T], items: Sequence[Any], workers: Workers | None) -> list[_T]:
+    """The results of a task for all items, on all threads."""
+    if workers is None:
+        return [task(item) for item in items]
+    found: dict[int, _T] = {}
+    workers.each(lambda i: found.update({i: task(items[i])}), range(len(items)))
+    return [found[i] for i in range(len(items))]
+
+
+def _joined(pairs: Sequence[_Pair], name: str) -> NDArray[Any]:
     """One field of the truths of several filters."""
     return np.concatenate([getattr(truth, name) for _, truth in pairs])
 
