@@ -6,13 +6,14 @@
 kind       filter                                   queries
 ========== ======================================== ============================================
 random     ``dice < share``, a random column        all of the set
-favoured   ``rank < share``, the order of the rows  the 30 nearest to the anchor: their
+favoured   ``rank < share``, the order of the rows  the 15 nearest to the anchor: their
            by distance from a row, the anchor       neighbourhood passes
-excluded   the same                                 30 of the half that is further from it: theirs
+excluded   the same                                 15 of the half that is further from it: theirs
                                                     does not, unless most rows pass
 ========== ======================================== ============================================
 
-The last two are asked for 30 anchors, for some regions are harder than others. A line is one target
+The first is asked for 4 columns, the last two for 150 anchors, for some regions are harder than
+others, and a few by far: of 30 the mean says little. A line is one target
 and filter: the recall, nodes and rows looked at per query, and the share of the queries that were
 ``scanned``. Where the planner finds that comparing with every row that matches costs least, the
 answer has a recall of 1 or nearly so, whatever was asked: no walk was calibrated for it. So
@@ -51,11 +52,12 @@ from bench.filter_data import KINDS, K, distances, ranked
 from bench.harness import Report
 
 SHARES = (0.01, 0.1, 0.3, 0.6, 0.9, 0.99, 1.0)
-ANCHORS = 30
-SOME = 30  # queries of a favoured or excluded neighbourhood
+DICE = 4
+ANCHORS = 150
+SOME = 15  # queries of a favoured or excluded neighbourhood
 SLACK = 1.1  # at which the classes of a calibration are shown
 MOST = 0.9  # share of scanned queries from which on the others are too few for a figure
-NORMAL, STUDENT = 1.96, 2.045  # half of a 95 % interval in standard errors; of 30 regions' mean
+NORMAL = 1.96  # half of a 95 % interval in standard errors
 
 Asked = list[tuple[str, npt.NDArray[Any]]]  # a column, and the queries under filters of it
 
@@ -72,11 +74,13 @@ def store_of(data: Dataset, columns: dict[str, npt.NDArray[Any]], path: Path) ->
 def filters_of(data: Dataset) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Asked]]:
     """The columns that filters look at, and what is asked under each kind of filter."""
     rng = np.random.default_rng(0)
-    columns = {"dice": rng.random(len(data.train))}
-    asked: dict[str, Asked] = {"random": [("dice", data.test)], "favoured": [], "excluded": []}
+    columns = {f"dice{i}": rng.random(len(data.train)) for i in range(DICE)}
+    asked: dict[str, Asked] = {
+        "random": [(name, data.test) for name in columns], "favoured": [], "excluded": []
+    }  # fmt: skip
     for number, row in enumerate(rng.choice(len(data.train), ANCHORS, replace=False)):
         name, anchor = f"rank{number}", data.train[row]
-        columns[name] = ranked(data, anchor)
+        columns[name] = ranked(data, anchor).astype(np.float32)
         order = np.argsort(distances(data, anchor, data.test), kind="stable")
         asked["favoured"].append((name, data.test[order[:SOME]]))
         further = rng.permutation(order[len(order) // 2 :])
@@ -120,20 +124,20 @@ def measured(
 ) -> dict[str, Any]:
     """The recall of all queries, of those that a graph answered its distance from the target with
     half of the 95 % interval, and nodes and rows looked at per query."""
-    groups: dict[str, list[float]] = {}
+    groups: dict[Any, list[float]] = {}
     every, visited = [], 0
-    for store, asked in folds:
-        for column, queries in asked[kind]:
+    for fold, (store, asked) in enumerate(folds):
+        for column, queries in asked[kind] if share < 1 or kind != "random" else asked[kind][:1]:
             where = vecdb.col(column) < share if share < 1 else None
             truth = store.search(queries, K, where=where, exact=True).distances[:, -1]
-            walked = groups.setdefault(column, [])
-            for query, kth in zip(queries, truth, strict=True):
+            for number, (query, kth) in enumerate(zip(queries, truth, strict=True)):
                 found = store.search(query, K, where=where, target_recall=target)
                 reach = kth + 1e-5 * max(abs(kth), 1e-3)
                 every.append(min(K, int((found.distances <= reach).sum())) / K)
                 visited += found.plan.visited
                 if found.plan.strategy == "graph":
-                    walked.append(every[-1])
+                    group = (fold, number) if kind == "random" else column
+                    groups.setdefault(group, []).append(every[-1])
     line = {"recall": np.mean(every), "visited": visited / len(every)}
     return {
         **line,
@@ -143,20 +147,14 @@ def measured(
 
 
 def distance_from(target: float, groups: list[list[float]]) -> dict[str, float]:
-    """How far the mean of some recalls is from the target, and half of its 95 % interval; nothing
-    where there are none, or only those of one group of several."""
-    found = [np.array(group) for group in groups if group]
-    if len(found) < min(2, len(groups)):
+    """How far the mean of some recalls is from the target, and half of its 95 % interval, from the
+    spread over the groups, which may be of unlike sizes; nothing where there are fewer than two."""
+    if len(groups) < 2:
         return {}
-    every = np.concatenate(found)
-    if len(groups) == 1:
-        error = NORMAL * every.std() / np.sqrt(len(every))
-    else:  # of a mean over groups of unlike sizes
-        apart = np.array([(group - every.mean()).sum() for group in found])
-        error = (
-            STUDENT * np.sqrt(np.square(apart).sum() * len(found) / (len(found) - 1)) / len(every)
-        )
-    return {"points": 100 * (every.mean() - target), "give_or_take": 100 * error}
+    every = np.concatenate(groups)
+    apart = np.array([(np.array(group) - every.mean()).sum() for group in groups])
+    error = np.sqrt(np.square(apart).sum() * len(groups) / (len(groups) - 1)) / len(every)
+    return {"points": 100 * (every.mean() - target), "give_or_take": 100 * NORMAL * error}
 
 
 def main() -> None:
