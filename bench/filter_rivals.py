@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bench.filter_data import K, Rows, rows_of
+from bench.filter_data import SHARES, K, Rows, rows_of
 
 BEAMS = (16, 24, 32, 48, 64, 96, 128, 256, 512)
 WANTED = 0.95  # recall
@@ -332,4 +332,28 @@ class Subject:
                 if sum(seconds) > self._seconds:
                     break
             found[beam] = answers, seconds
+        return found
+
+    def kept(self, kind: str) -> dict[int, float]:
+        """For each beam the QPS under the filter that passes most as a share of that without one.
+
+        Both are asked turn by turn: the pace of a machine may change by half within a second.
+        """
+        column, _ = self._rows.column(kind)
+        found = {}
+        for beam in self._library.beams:
+            ratios: list[float] = []
+            spent = 0.0
+            for number in self._rows.queries[kind]:
+                query = self._rows.data.test[number]
+                seconds = {}
+                for share in (SHARES[-2], 1.0)[:: 1 if len(ratios) % 2 else -1]:
+                    started = time.perf_counter()
+                    self._library.search(query, column, share, beam)
+                    seconds[share] = time.perf_counter() - started
+                ratios.append(seconds[1.0] / seconds[SHARES[-2]])
+                spent += sum(seconds.values())
+                if spent > 2 * self._seconds:
+                    break
+            found[beam] = float(np.median(ratios))
         return found

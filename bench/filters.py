@@ -3,19 +3,19 @@
     python -m bench.filters text-384-angular [LIBRARY ...] [--kinds KIND ...] [--keep FOLDER]
 
 The filters are those of :mod:`bench.filter_data`: random ones, and ones that favour or exclude the
-neighbourhood of the query. Every library answers one query a call on one thread, at several
-beams; a point of the report is one library, filter and beam, its latency the median of the queries,
-turn by turn with the other libraries. ``best`` lines compare, per filter, the fastest beam of each
+neighbourhood of the query. Every library answers one query a call on one thread, at several beams;
+a point of the report is one library, filter and beam, its latency the median of the queries, turn
+by turn with the other libraries. ``best`` lines compare, per filter, the fastest beam of each
 library whose recall@10 is at least .95. ``target`` is vecdb asked for `target_recall=.95`, ``scan``
 its own exact scan of the float32 rows that pass; ``x_rival`` and ``x_scan`` say how many times as
 fast as the best rival and as that scan the better of ``vecdb`` and ``target`` is; ``unfiltered``
 lines say what share of its QPS without a filter a library keeps under one that passes 99 %, at the
-same beam. Long runs can be split by kind and by library (some rivals need an environment of their
-own): ``best``, ``unfiltered`` and the plot (:mod:`bench.filter_plot`) look at all reports of the
-set in ``bench/out``.
-With ``--keep`` indexes are kept in a folder and used again, and ``--kinds`` without a kind makes
-them and measures nothing; ``--rows`` takes the first rows alone; ``--seconds`` is what one library
-may take for one beam of one filter. One kind of filter takes a minute or two then.
+same beam, each query asked both ways one after the other. Long runs can be split by kind and by
+library (some rivals need an environment of their own): ``best``, ``unfiltered`` and the plot
+(:mod:`bench.filter_plot`) look at all reports of the set in ``bench/out``. With ``--keep`` indexes
+are kept in a folder and used again, and ``--kinds`` without a kind makes them and measures nothing;
+``--rows`` takes the first rows alone; ``--seconds`` is what one library may take for one beam of
+one filter. One kind of filter takes a minute or two then.
 
 Needs ``bench/requirements-engine.txt``, and ``-db.txt`` for LanceDB, zvec, Chroma and sqlite-vec.
 """
@@ -53,19 +53,20 @@ def main() -> None:
     report = Report("-".join([stem, *asked.kinds, *names]), names)
     subjects = Contest(report, Subject, names, asked.source, asked.rows, asked.keep, asked.seconds)
     measure(report, rows, subjects, asked.kinds)
-    points = known(stem)
+    points = known(stem, "beam")
+    pairs = known(stem, "kept")
     for kind in KINDS:
         for share in SHARES:
             report.line(**summary(points, kind, share))
-        kept = against_unfiltered(points, kind)
+        kept = {pair["library"]: pair["kept"] for pair in pairs if pair["kind"] == kind}
         report.line(unfiltered=kind, share=SHARES[-2], x_unfiltered=kept)
     plot(points, OUT / f"{stem}.png", rows.data.name)
 
 
-def known(stem: str) -> list[dict[str, Any]]:
-    """The points of all reports of a set."""
+def known(stem: str, name: str) -> list[dict[str, Any]]:
+    """The points of all reports of a set that have a field of that name."""
     lines = [line for path in sorted(OUT.glob(f"{stem}-*.jsonl")) for line in path.open()]
-    return [point for point in map(json.loads, lines) if "beam" in point]
+    return [point for point in map(json.loads, lines) if name in point]
 
 
 def measure(report: Report, rows: Rows, subjects: Contest, kinds: Iterable[str]) -> None:
@@ -86,6 +87,11 @@ def measure(report: Report, rows: Rows, subjects: Contest, kinds: Iterable[str])
                                 for ids, true in zip(answers, truth, strict=False)
                             ),
                         )  # fmt: skip
+            for name, ratios in contest.round("kept", kind):
+                report.line(
+                    kind=kind, library=name, kept=float(np.median(list(ratios.values()))),
+                    by_beam=ratios,
+                )  # fmt: skip
 
 
 def compared(data: Dataset, queries: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -142,24 +148,6 @@ def summary(points: list[dict[str, Any]], kind: str, share: float) -> dict[str, 
         if other and ours:
             line[f"x_{against}"] = ours / other
     return line
-
-
-def against_unfiltered(points: list[dict[str, Any]], kind: str) -> dict[str, float]:
-    """QPS under the filter that passes most as a share of the QPS without one: for each library
-    the median of its beams."""
-    qps: dict[str, dict[tuple[int, float], float]] = {}
-    for point in points:
-        if point["kind"] == kind:
-            qps.setdefault(point["library"], {})[point["beam"], point["share"]] = point["qps"]
-    ratios = {
-        name: [
-            value / mine[beam, 1.0]
-            for (beam, share), value in mine.items()
-            if share == SHARES[-2] and (beam, 1.0) in mine
-        ]
-        for name, mine in qps.items()
-    }
-    return {name: float(np.median(found)) for name, found in ratios.items() if found}
 
 
 if __name__ == "__main__":

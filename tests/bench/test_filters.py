@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from bench import filter_data, filter_plot, filters
+from bench import filter_data, filter_plot, filter_rivals, filters
 from bench.filter_rivals import LIBRARIES
 
 
@@ -74,13 +75,29 @@ def test_the_picture_shows_every_library_that_was_measured(tmp_path: Path) -> No
     assert set(filter_plot._LOOKS) == set(LIBRARIES)
 
 
-def test_the_loss_by_a_filter_that_passes_most_is_the_median_over_equal_beams() -> None:
-    points = [
-        {"kind": "random", "share": share, "library": "vecdb", "beam": beam, "qps": qps}
-        for share, beam, qps in [
-            (1.0, 16, 100.0), (1.0, 32, 50.0), (1.0, 64, 20.0), (0.9, 16, 1.0),
-            (0.99, 16, 90.0), (0.99, 32, 40.0), (0.99, 64, 19.0), (0.99, 512, 5.0),
-        ]
+def test_the_loss_by_a_filter_that_passes_most_is_measured_query_by_query(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    asked = []
+
+    class Slower:
+        beams = (16, 32)
+
+        def search(self, query: int, column: str, share: float, beam: int) -> None:
+            asked.append((query, share, beam))
+            pace = 1.0 if len(asked) < 6 else 3.0  # the machine becomes slower
+            clock[0] += pace * (1.25 if share < 1 else 1.0)
+
+    subject = filter_rivals.Subject.__new__(filter_rivals.Subject)
+    rows = SimpleNamespace(
+        column=lambda _: ("dice", None), queries={"random": [0, 1, 2]},
+        data=SimpleNamespace(test=[7, 8, 9]),
+    )  # fmt: skip
+    vars(subject).update(_library=Slower(), _rows=rows, _seconds=100.0)
+    monkeypatch.setattr(filter_rivals.time, "perf_counter", lambda: clock[0])
+    assert subject.kept("random") == {16: pytest.approx(0.8), 32: pytest.approx(0.8)}
+    assert [(share, beam) for _, share, beam in asked[:6]] == [
+        (1.0, 16), (0.99, 16), (0.99, 16), (1.0, 16), (1.0, 16), (0.99, 16),
     ]  # fmt: skip
-    assert filters.against_unfiltered(points, "random") == {"vecdb": pytest.approx(0.9)}
-    assert filters.against_unfiltered(points, "favoured") == {}
+    assert [query for query, *_ in asked[:6]] == [7, 7, 8, 8, 9, 9]
