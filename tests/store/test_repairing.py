@@ -90,6 +90,23 @@ def test_every_file_that_is_damaged_is_named(
     assert verify(lab.folder)["ok"]
 
 
+def test_a_column_that_was_added_while_rows_were_flushed_is_sound(lab: Any, tmp_path: Path) -> None:
+    """Their segment has it, the manifest doesn't: a record of the log, which follows, does."""
+    store = lab.create()
+    store._background.stop()
+    store.append(lab.batch(range(10)))
+    writer = store._writer()
+    with writer.lock:
+        writer._rotate()
+    store.add_columns(pa.schema([("extra", pa.int32())]))
+    assert writer.flush_oldest()
+    lab.crash(store)
+    assert "extra" not in writer.manifest.schema.columns.names
+    report = verify(lab.folder)
+    assert (report["ok"], report["problems"], report["log_records"]) == (True, [], 1)
+    assert mended(lab, tmp_path / "new")[0]["problems"] == []
+
+
 def test_a_store_that_changes_while_it_is_verified_is_sound(
     lab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

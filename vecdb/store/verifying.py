@@ -20,6 +20,7 @@ from vecdb.store.state import State
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from vecdb.schema import Schema
     from vecdb.store.snapshot import Snapshot
 
 __all__ = ["verify", "verify_snapshot"]
@@ -87,15 +88,18 @@ def _report(directory: Directory, generation: int) -> dict[str, Any]:
         problems.append(f"{error} (lost: which files belong to the collection)")
         return report
     report["bytes"] = directory.size(names.manifest(generation))
+    logs: list[str] = []
+    # a flush writes the columns of its moment, which the log alone may know of
+    schema = _check_logs(directory, manifest, report, logs)
     for entry in manifest.segments:
         report["rows"] += entry.live
         found = []
         for kind, info in files_of_entry(entry):
             report["files"] += 1
             report["bytes"] += info.length
-            found += _file_problems(directory, manifest, entry, kind, info)
+            found += _file_problems(directory, manifest.uuid, schema, entry, kind, info)
         problems.extend(found or _entry_problems(directory, manifest, entry))
-    _check_logs(directory, manifest, report)
+    problems.extend(logs)
     report["ok"] = not problems
     return report
 
@@ -110,7 +114,12 @@ def files_of_entry(entry: SegmentEntry) -> Iterator[tuple[Kind, FileInfo]]:
 
 
 def _file_problems(
-    directory: Directory, manifest: Manifest, entry: SegmentEntry, kind: Kind, info: FileInfo
+    directory: Directory,
+    store: bytes,
+    schema: Schema,
+    entry: SegmentEntry,
+    kind: Kind,
+    info: FileInfo,
 ) -> list[str]:
     lost = {
         Kind.SEGMENT: f"up to {entry.live} rows",
@@ -118,13 +127,13 @@ def _file_problems(
         Kind.TOMBSTONES: f"which {entry.rows - entry.live} rows are deleted",
     }[kind]
     try:
-        container = Container(directory, names.container(kind, info.id), kind, manifest.uuid, info)
+        container = Container(directory, names.container(kind, info.id), kind, store, info)
         if kind is Kind.SEGMENT:
-            found = Segment(container, manifest.schema, entry.rows).verify()
+            found = Segment(container, schema, entry.rows).verify()
         else:
             found = container.problems()
             if kind is Kind.INDEX and not found:
-                open_graph(container, entry.rows, manifest.schema.dim, verify=True)
+                open_graph(container, entry.rows, schema.dim, verify=True)
     except VersionError:
         raise
     except (CorruptionError, StorageError) as error:
@@ -141,8 +150,10 @@ def _entry_problems(directory: Directory, manifest: Manifest, entry: SegmentEntr
     return []
 
 
-def _check_logs(directory: Directory, manifest: Manifest, report: dict[str, Any]) -> None:
-    """Read every record of the logs, as opening the store would."""
+def _check_logs(
+    directory: Directory, manifest: Manifest, report: dict[str, Any], problems: list[str]
+) -> Schema:
+    """Read every record of the logs, as opening the store would; the schema after the last."""
     state = State(manifest, ())
     try:
         logs = [first_log(directory, manifest)]
@@ -153,4 +164,5 @@ def _check_logs(directory: Directory, manifest: Manifest, report: dict[str, Any]
             report["torn_bytes"] += len(log.torn())
         report["log_records"] = state.sequence - manifest.sequence
     except (CorruptionError, StorageError) as error:
-        report["problems"].append(f"{error} (lost: writes after record {state.sequence})")
+        problems.append(f"{error} (lost: writes after record {state.sequence})")
+    return state.schema
