@@ -13,15 +13,15 @@ excluded   the same                                 15 of the half that is furth
 ========== ======================================== ============================================
 
 The first is asked for 4 columns, the last two for 150 anchors, for some regions are harder than
-others, and a few by far: of 30 the mean says little. A line is one target
-and filter: the recall, nodes and rows looked at per query, and the share of the queries that were
-``scanned``. Where the planner finds that comparing with every row that matches costs least, the
-answer has a recall of 1 or nearly so, whatever was asked: no walk was calibrated for it. So
-``points`` is how far the recall of the other queries, those that a graph answered, is from what was
-asked, in hundredths, and ``give_or_take`` half of the 95 % interval of that figure: from the spread
-over the queries, under the last two kinds over the anchors, as the queries of one share their
-region. ``worst`` lines give the points furthest above and below, and as ``scans`` the number of
-filters that are left out because nine queries in ten or more were scanned.
+others, and a few by far: of 30 the mean says little. A line is one target and filter: the recall,
+nodes and rows looked at per query, and the share of the queries that were ``scanned``. Where the
+planner finds that comparing with every row that matches costs least, the answer has a recall of 1
+or nearly so, whatever was asked: no walk was calibrated for it. So ``points`` is how far the recall
+of the other queries, those that a graph answered, is from what was asked, in hundredths, and
+``give_or_take`` half of the 95 % interval of that figure: from the spread over the queries, under
+the last two kinds over the anchors, as the queries of one share their region. ``worst`` lines give
+the points furthest above and below, and as ``scans`` the number of filters that are left out
+because nine queries in ten or more were scanned.
 
 The store is calibrated as it was built, on its own rows; with ``--own``, by ``col.calibrate`` on
 one half of the queries, and the other half is asked: each half in turn, in two stores, of both of
