@@ -448,4 +448,4 @@ def test_a_process_with_little_memory_loses_nothing_acknowledged(
             assert len(col) in (1_000 * len(added), 1_000 * (len(added) + 1))
             assert (np.asarray(col.vectors[: len(col)]) == vectors[: len(col)]).all()
     assert last == "built"
-    assert refused == {"a build" if dim == 64 else "a write"}
+    assert ("a build" if dim == 64 else "a write") in refused
