@@ -44,7 +44,7 @@ __all__ = ["calibrate"]
 
 _T = TypeVar("_T")
 _CLASSES = 8  # of the k-th distance, at most
-_IN_CLASS = 50  # queries in each at least: 31 told too little, recall of text fell by .3 points
+_IN_CLASS = 50  # queries in each at least: the recall of fewer says little
 _DICE = 4  # random filters of a share: what one of them hides is in the way of all queries
 _ANCHORS = 160  # of filters that hide a neighbourhood, some regions being much harder than others
 _AWAY = 4  # queries of each at least, where a large graph is asked so few that it has fewer anchors

@@ -6,7 +6,7 @@ import numpy as np
 
 __all__ = ["room"]
 
-_BUFFER = 48 << 20  # bytes; with 40 MiB to spare all products that were tried went well
+_BUFFER = 48 << 20  # bytes: what OpenBLAS allocates, and half as much for the product itself
 
 
 def room() -> None:
@@ -15,4 +15,4 @@ def room() -> None:
     OpenBLAS allocates 32 MiB in a thread's first product of some size, and calls abort when the
     system refuses them (a limit on address space, or no overcommitting).
     """
-    np.empty(_BUFFER, np.uint8)  # 3 us: the pages are never touched
+    np.empty(_BUFFER, np.uint8)  # cheap: the pages are never touched
