@@ -167,6 +167,19 @@ def test_a_walk_with_a_budget_gives_way_to_a_scan_where_the_neighbourhood_does_n
     )
 
 
+def test_chance_is_not_taken_for_a_filter_that_hides_the_neighbourhood(built):
+    """`met` of a walk that was is 0: its answer is not believed, and a scan follows."""
+    queries = VECTORS[::20]
+    rng = np.random.default_rng(3)
+    for share in (0.1, 0.2, 0.3, 0.6):
+        allowed = np.packbits(rng.random(PADDED) < share, bitorder="little")
+        found = search(built, ef=20, queries=queries, allowed=allowed)
+        assert (found.met == 0).mean() <= 0.05
+    near = scan(VECTORS, queries[:1], ROWS // 2, built.meta["metric"])[0][0]
+    away = np.packbits(~np.isin(np.arange(PADDED), near), bitorder="little")
+    assert search(built, ef=20, queries=queries[:1], allowed=away).met[0] == 0
+
+
 def test_thousands_of_hits_and_more_hits_than_rows(built):
     many = search(built, k=ROWS // 2, ef=ROWS // 2)
     truth = scan(VECTORS, QUERIES, ROWS // 2, built.meta["metric"])[1]

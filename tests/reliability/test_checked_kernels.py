@@ -36,8 +36,8 @@ REST = {
     "graph/test_levels.py": "not tight_clusters",  # of 4,000 rows
     "graph/test_nearest.py": "",
     "graph/test_visited.py": "not of_all_sizes",  # 400 searches
-    # budgets and counters are those of walks through thousands of rows
-    "graph/test_search.py": "not (budget or counters)",
+    # budgets, counters and chance are those of walks through thousands of rows
+    "graph/test_search.py": "not (budget or counters or chance)",
     "graph/test_seeds.py": "",
     "quant/test_neighbours.py": "not few_directions",  # of 4,000 rows
     "quant/test_record.py": "",
