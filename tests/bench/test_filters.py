@@ -86,7 +86,9 @@ def test_the_loss_by_a_filter_that_passes_most_is_measured_query_by_query(
 
         def search(self, query: int, column: str, share: float, beam: int) -> None:
             asked.append((query, share, beam))
-            pace = 1.0 if len(asked) < 6 else 3.0  # the machine becomes slower
+            pace = 1.0 if len(asked) <= 20 else 3.0  # the machine becomes slower
+            if len(asked) % 3 == 0:  # and does something else now and then
+                pace *= 10
             clock[0] += pace * (1.25 if share < 1 else 1.0)
 
     subject = filter_rivals.Subject.__new__(filter_rivals.Subject)
@@ -97,7 +99,6 @@ def test_the_loss_by_a_filter_that_passes_most_is_measured_query_by_query(
     vars(subject).update(_library=Slower(), _rows=rows, _seconds=100.0)
     monkeypatch.setattr(filter_rivals.time, "perf_counter", lambda: clock[0])
     assert subject.kept("random") == {16: pytest.approx(0.8), 32: pytest.approx(0.8)}
-    assert [(share, beam) for _, share, beam in asked[:6]] == [
-        (1.0, 16), (0.99, 16), (0.99, 16), (1.0, 16), (1.0, 16), (0.99, 16),
-    ]  # fmt: skip
-    assert [query for query, *_ in asked[:6]] == [7, 7, 8, 8, 9, 9]
+    each = 2 * filter_rivals.REPEATED
+    assert asked[:each] == [(7, 0.99, 16), (7, 1.0, 16)] * filter_rivals.REPEATED
+    assert [query for query, *_ in asked[: 3 * each : each]] == [7, 8, 9]
