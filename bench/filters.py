@@ -4,8 +4,8 @@
 
 The filters are those of :mod:`bench.filter_data`: random ones, and ones that favour or exclude the
 neighbourhood of the query. Every library answers one query a call on one thread, at several beams;
-a point of the report is one library, filter and beam, its latency the median of the queries, turn
-by turn with the other libraries. ``best`` lines compare, per filter, the fastest beam of each
+a point of the report is one library, filter and beam, its latency the median of the queries, asked
+after others, turn by turn with the other libraries. ``best`` lines compare, per filter, the fastest beam of each
 library whose recall@10 is at least .95. ``target`` is vecdb asked for `target_recall=.95`, ``scan``
 its own exact scan of the float32 rows that pass; ``x_rival`` and ``x_scan`` say how many times as
 fast as the best rival and as that scan the better of ``vecdb`` and ``target`` is; ``unfiltered``
