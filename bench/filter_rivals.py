@@ -336,8 +336,8 @@ class Subject:
         return found
 
     def _warm(self, column: str, share: float, beam: int) -> None:
-        """Ask other queries: filters become masks, and what the library before left in the caches
-        of the processor goes, which 100 queries of .1 ms would spend their time on."""
+        """Ask queries before the clock runs: filters become masks, and the caches of the processor
+        are no longer full of what the library before left there."""
         until = time.perf_counter() + self._seconds / 3
         for query in self._rows.data.test[-QUERIES:]:
             self._library.search(query, column, share, beam)

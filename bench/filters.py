@@ -4,15 +4,15 @@
 
 The filters are those of :mod:`bench.filter_data`: random ones, and ones that favour or exclude the
 neighbourhood of the query. Every library answers one query a call on one thread, at several beams;
-a point of the report is one library, filter and beam, its latency the median of the queries, asked
-after others, turn by turn with the other libraries. ``best`` lines compare, per filter, the fastest
+a point of the report is one library, filter and beam, its latency the median of the queries, warmed
+up by others, turn by turn with the other libraries. ``best`` lines compare, per filter, the fastest
 beam of each library whose recall@10 is at least .95. ``target`` is vecdb asked for
 `target_recall=.95`, ``scan`` its own exact scan of the float32 rows that pass; ``x_rival`` and
 ``x_scan`` say how many times as fast as the best rival and as that scan the better of ``vecdb`` and
 ``target`` is; ``unfiltered`` lines say what share of its QPS without a filter a library keeps under
-one that passes 99 %, at the same beam, each query asked both ways one after the other. Long runs
-can be split by kind and by library (some rivals need an environment of their own): ``best``,
-``unfiltered`` and the plot (:mod:`bench.filter_plot`) look at all reports of the set in
+one that passes 99 %, at the same beam, the fastest of five turns of each query asked both ways.
+Long runs can be split by kind and by library (some rivals need an environment of their own):
+``best``, ``unfiltered`` and the plot (:mod:`bench.filter_plot`) look at all reports of the set in
 ``bench/out``. With ``--keep`` indexes are kept in a folder and used again, and ``--kinds`` without
 a kind makes them and measures nothing; ``--rows`` takes the first rows alone; ``--seconds`` is what
 one library may take for one beam of one filter. One kind of filter takes a minute or two then.

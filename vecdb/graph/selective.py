@@ -4,8 +4,6 @@ A filtered walk keeps two pools: allowed nodes, and stones, the others, that it 
 from one allowed node to the next. The nearest of both is next, but of stones only so many for each
 allowed node as there are of them in the graph, and some more for chance: where a filter hides the
 neighbourhood of the query the walk would else go through all of it before it saw an allowed node.
-At 30 % of the rows and recall .95 this takes 66 us against 199 for such a filter, and 43 against 45
-for a random one (text set), compared with one pool of all nodes.
 
 A bounded walk ends when the nearest node left is further than `slack` times the k-th best so far;
 easy queries end early, hard ones go on: at equal recall 44 hops against 67 (text), 33 against 38
