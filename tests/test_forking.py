@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import vecdb
+from vecdb.forking import patience
 
 # forks while the step, in another thread, is about to import the module; the child imports it too
 SCRIPT = """
@@ -78,3 +80,11 @@ def test_a_child_born_during_an_import_of_vecdb_can_import_the_same(
         timeout=60,
     )
     assert done.stdout == "sound\n", done.stderr[-3000:]
+
+
+def test_a_wait_for_another_thread_leaves_that_one_time_to_hand_the_interpreter_back() -> None:
+    now = time.monotonic_ns()
+    assert patience(now) == 0
+    assert 0 < patience(now + 10**11) <= 100 - sys.getswitchinterval()
+    short = sys.getswitchinterval() / 10
+    assert patience(now + int(short * 1e9)) <= short / 2

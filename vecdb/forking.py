@@ -11,10 +11,11 @@ import contextlib
 import importlib
 import logging  # noqa: F401 - forks take its lock too: after ours only when it registers before us
 import os
+import sys
 import threading
 import time
 
-__all__ = ["load", "load_in_time", "no_fork"]
+__all__ = ["load", "load_in_time", "no_fork", "patience"]
 
 no_fork = threading.RLock()  # held by whoever must not be cut in two by a fork
 
@@ -50,8 +51,15 @@ def load_in_time(name: str, deadline_ns: int) -> bool:
         _loading[key] = thread
         thread.start()
     if thread.is_alive():
-        thread.join(max(0, deadline_ns - time.monotonic_ns()) / 1e9)
+        thread.join(patience(deadline_ns))
     return not thread.is_alive()
+
+
+def patience(deadline_ns: int) -> float:
+    """Seconds to wait for another thread, so as to be back by a time of ``time.monotonic_ns``: that
+    thread may keep the interpreter for a switch interval, and half of the time is always waited."""
+    left = max(0, deadline_ns - time.monotonic_ns()) / 1e9
+    return left - min(left / 2, sys.getswitchinterval())
 
 
 def _load_quietly(name: str) -> None:

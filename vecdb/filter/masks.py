@@ -9,7 +9,6 @@ import dataclasses
 import logging
 import os
 import threading
-import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from vecdb.filter.evaluate import TimeUpError, evaluate
 from vecdb.filter.parse import parse
 from vecdb.filter.sql import SQL_PARSER
 from vecdb.filter.zones import Stats, judge
-from vecdb.forking import load_in_time
+from vecdb.forking import load_in_time, patience
 from vecdb.segment import bitmap
 from vecdb.segment.columns import ZONE_ROWS, BlockStats
 
@@ -218,7 +217,7 @@ def _in_time(data: Segment, name: str, textual: bool, deadline_ns: int) -> Colum
         _CACHE.put(data, key, done, 0)
         args = data, name, textual, done
         threading.Thread(target=_read, args=args, name="vecdb-column", daemon=True).start()
-    if not done.wait(max(0, deadline_ns - time.monotonic_ns()) / 1e9):
+    if not done.wait(patience(deadline_ns)):
         raise TimeUpError
     column: ColumnData | Ids | None = _CACHE.get(data, name)
     return _made(data, name, textual) if column is None else column
