@@ -1,17 +1,18 @@
 """The rows, filter columns and queries of the comparison under filters.
 
-Two metadata columns make all filters: ``dice`` is random, ``rank`` orders the rows by their
-distance from one of them, the anchor. A filter passes a share of the rows:
+Metadata columns make all filters: ``dice`` is random, ``rank0`` to ``rank9`` order the rows by
+their distance from one of them each, the anchor. A filter passes a share of the rows:
 
 ========== ==================== ================================================================
 kind       filter               queries
 ========== ==================== ================================================================
 random     ``dice < share``     all alike
-favoured   ``rank < share``     those nearest to the anchor: their neighbourhood passes
-excluded   ``rank < share``     those furthest from it: their neighbourhood does not
+favoured   ``rank0 < share``    those nearest to its anchor: their neighbourhood passes
+excluded   ``rank0 < share``    those furthest from it: their neighbourhood does not
 ========== ==================== ================================================================
 
-The share 1 is no filter at all.
+The share 1 is no filter at all. The anchors take turns: where a slow library is asked fewer queries
+than others, these are of all regions still.
 """
 
 from __future__ import annotations
@@ -26,20 +27,21 @@ from bench.datasets import Dataset, load
 SHARES = (0.0001, 0.001, 0.01, 0.05, 0.1, 0.3, 0.6, 0.9, 0.99, 1.0)
 KINDS = ("random", "favoured", "excluded")
 K = 10
-QUERIES = 100
+QUERIES = 300
+ANCHORS = 10  # some regions are much harder than others
 
 
 class Rows(NamedTuple):
-    """A data set with its filter columns and, for each kind, the numbers of its queries."""
+    """A data set with its filter columns and, for each kind of filter, what is asked: the column
+    that the filter looks at, and the number of a query."""
 
     data: Dataset
-    dice: npt.NDArray[np.float64]
-    rank: npt.NDArray[np.float64]
-    queries: dict[str, npt.NDArray[np.int64]]
+    columns: dict[str, npt.NDArray[np.float64]]
+    asked: dict[str, list[tuple[str, int]]]
 
-    def column(self, kind: str) -> tuple[str, npt.NDArray[np.float64]]:
-        """Name and values of the column that a kind of filter looks at."""
-        return ("dice", self.dice) if kind == "random" else ("rank", self.rank)
+    def queries(self, kind: str) -> npt.NDArray[np.float32]:
+        """The queries of a kind of filter."""
+        return self.data.test[[number for _, number in self.asked[kind]]]
 
 
 def rows_of(source: str, limit: int | None = None) -> Rows:
@@ -47,15 +49,20 @@ def rows_of(source: str, limit: int | None = None) -> Rows:
     data = load(source, limit)
     rng = np.random.default_rng(0)
     count = len(data.train)
-    anchor = data.train[rng.integers(count)]
-    rank = ranked(data, anchor)
-    order = np.argsort(distances(data, anchor, data.test), kind="stable")
-    queries = {
-        "random": rng.permutation(len(data.test))[:QUERIES],
-        "favoured": order[:QUERIES],
-        "excluded": order[-QUERIES:],
-    }
-    return Rows(data, rng.random(count), rank, queries)
+    columns = {"dice": rng.random(count)}
+    random = [("dice", number) for number in rng.permutation(len(data.test))[:QUERIES].tolist()]
+    near, far = [], []
+    for i, anchor in enumerate(data.train[rng.choice(count, ANCHORS, replace=False)]):
+        columns[f"rank{i}"] = ranked(data, anchor)
+        order = np.argsort(distances(data, anchor, data.test), kind="stable")
+        near.append([(f"rank{i}", number) for number in order[: QUERIES // ANCHORS].tolist()])
+        far.append([(f"rank{i}", number) for number in order[-QUERIES // ANCHORS :].tolist()])
+    return Rows(data, columns, {"random": random, "favoured": dealt(near), "excluded": dealt(far)})
+
+
+def dealt(groups: list[list[tuple[str, int]]]) -> list[tuple[str, int]]:
+    """One of each group, then a second of each, and so on."""
+    return [one for turn in zip(*groups, strict=True) for one in turn]
 
 
 def ranked(data: Dataset, anchor: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

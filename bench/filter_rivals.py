@@ -10,11 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from bench.filter_data import QUERIES, SHARES, K, Rows, rows_of
+from bench.filter_data import SHARES, K, Rows, rows_of
 
 BEAMS = (16, 24, 32, 48, 64, 96, 128, 256, 512)
 WANTED = 0.95  # recall
 REPEATED = 5  # times that a query is asked both ways
+WARMING = 100  # queries asked before the clock runs, at most
 
 
 class Library(Protocol):
@@ -39,7 +40,7 @@ class Vecdb:
         self._col = vecdb.col
         if not (folder / "vecdb").exists():
             with vecdb.create(folder / "vecdb", data.train.shape[1], data.metric) as made:
-                made.add(data.train, metadata={"dice": rows.dice, "rank": rows.rank})
+                made.add(data.train, metadata=rows.columns)
                 made.optimize()
         self._store = vecdb.open(folder / "vecdb", threads=1)
         self._filters: dict[tuple[str, float], Any] = {}  # made once, as the rivals' masks are
@@ -96,7 +97,7 @@ class Hnswlib:
     def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
         passes = self._masks.get((column, share))
         if passes is None:
-            passes = (getattr(self._rows, column) < share).tolist()
+            passes = (self._rows.columns[column] < share).tolist()
             self._masks[column, share] = passes
         self._index.set_ef(beam)
         if share >= 1:
@@ -131,7 +132,7 @@ class Faiss:
     def search(self, query: npt.NDArray[Any], column: str, share: float, beam: int) -> Any:
         kept = self._selectors.get((column, share))
         if kept is None:
-            bits = np.packbits(getattr(self._rows, column) < share, bitorder="little")
+            bits = np.packbits(self._rows.columns[column] < share, bitorder="little")
             kept = bits, self._faiss.IDSelectorBitmap(bits)
             self._selectors[column, share] = kept
         selector = kept[1] if share < 1 else None
@@ -163,7 +164,7 @@ class Lancedb:
             return
         flat = pa.array(data.train.reshape(-1))
         table = pa.table({
-            "id": np.arange(len(data.train)), "dice": rows.dice, "rank": rows.rank,
+            "id": np.arange(len(data.train)), **rows.columns,
             "vector": pa.FixedSizeListArray.from_arrays(flat, data.train.shape[1]),
         })  # fmt: skip
         self._table = base.create_table("rows", table)
@@ -205,7 +206,7 @@ class Zvec:
         index = zvec.HnswIndexParam(metric_type=metric, m=16, ef_construction=200)
         schema = zvec.CollectionSchema(
             name="rows",
-            fields=[zvec.FieldSchema(n, zvec.DataType.DOUBLE) for n in ("dice", "rank")],
+            fields=[zvec.FieldSchema(name, zvec.DataType.DOUBLE) for name in rows.columns],
             vectors=[zvec.VectorSchema("v", zvec.DataType.VECTOR_FP32, data.train.shape[1], index)],
         )
         self._rows = zvec.create_and_open(path=str(folder / "zvec"), schema=schema)
@@ -214,7 +215,7 @@ class Zvec:
             self._rows.insert([
                 zvec.Doc(
                     id=str(i), vectors={"v": data.train[i].tolist()},
-                    fields={"dice": rows.dice[i], "rank": rows.rank[i]},
+                    fields={name: column[i] for name, column in rows.columns.items()},
                 )
                 for i in range(start, stop)
             ])  # fmt: skip
@@ -248,7 +249,7 @@ class Chroma:
                 ids=[str(i) for i in range(start, stop)],
                 embeddings=data.train[start:stop],
                 metadatas=[
-                    {"dice": float(rows.dice[i]), "rank": float(rows.rank[i])}
+                    {name: float(column[i]) for name, column in rows.columns.items()}
                     for i in range(start, stop)
                 ],
             )
@@ -274,15 +275,17 @@ class SqliteVec:
         self._base.enable_load_extension(True)
         sqlite_vec.load(self._base)
         if fresh:
+            columns = "".join(f"{name} float, " for name in rows.columns)
             self._base.execute(
-                f"create virtual table rows using vec0(dice float, rank float, v "
+                f"create virtual table rows using vec0({columns}v "
                 f"float[{data.train.shape[1]}] distance_metric={data.metric})"
             )
+            places = ", ".join("?" * (2 + len(rows.columns)))
             self._base.executemany(
-                "insert into rows(rowid, dice, rank, v) values (?, ?, ?, ?)",
+                f"insert into rows(rowid, {', '.join(rows.columns)}, v) values ({places})",
                 (
-                    (i, float(rows.dice[i]), float(rows.rank[i]), data.train[i].tobytes())
-                    for i in range(len(data.train))
+                    (i, *(float(column[i]) for column in rows.columns.values()), row.tobytes())
+                    for i, row in enumerate(data.train)
                 ),
             )
             self._base.commit()
@@ -319,13 +322,13 @@ class Subject:
     def run(self, kind: str, share: float) -> dict[int, tuple[list[list[int]], list[float]]]:
         """For each beam the answers to the kind's queries and the seconds of each; fewer than all
         queries when time runs out."""
-        column, _ = self._rows.column(kind)
         found = {}
         for beam in self._library.beams:
             answers: list[list[int]] = []
             seconds: list[float] = []
-            self._warm(column, share, beam)
-            for query in self._rows.data.test[self._rows.queries[kind]]:
+            self._warm(kind, share, beam)
+            for column, number in self._rows.asked[kind]:
+                query = self._rows.data.test[number]
                 started = time.perf_counter()
                 ids = self._library.search(query, column, share, beam)
                 seconds.append(time.perf_counter() - started)
@@ -335,14 +338,16 @@ class Subject:
             found[beam] = answers, seconds
         return found
 
-    def _warm(self, column: str, share: float, beam: int) -> None:
+    def _warm(self, kind: str, share: float, beam: int) -> None:
         """Ask queries before the clock runs: filters become masks, and the caches of the processor
         are no longer full of what the library before left there."""
         until = time.perf_counter() + self._seconds / 3
-        for query in self._rows.data.test[-QUERIES:]:
-            self._library.search(query, column, share, beam)
-            if time.perf_counter() > until:
+        masked: set[str] = set()
+        for column, number in self._rows.asked[kind][-WARMING:]:
+            if column in masked and time.perf_counter() > until:
                 break
+            self._library.search(self._rows.data.test[number], column, share, beam)
+            masked.add(column)
 
     def kept(self, kind: str) -> dict[int, float]:
         """For each beam the QPS under the filter that passes most as a share of that without one.
@@ -350,12 +355,11 @@ class Subject:
         Both are asked turn by turn, for the pace of a machine may change by half within a second,
         and of several times each the fastest counts: a single one of 50 us is disturbed too often.
         """
-        column, _ = self._rows.column(kind)
         found = {}
         for beam in self._library.beams:
             ratios: list[float] = []
             spent = 0.0
-            for number in self._rows.queries[kind]:
+            for column, number in self._rows.asked[kind]:
                 query = self._rows.data.test[number]
                 seconds: dict[float, list[float]] = {SHARES[-2]: [], 1.0: []}
                 for share in tuple(seconds) * REPEATED:

@@ -4,8 +4,8 @@
 
 The filters are those of :mod:`bench.filter_data`: random ones, and ones that favour or exclude the
 neighbourhood of the query. Every library answers one query a call on one thread, at several beams;
-a point of the report is one library, filter and beam, its latency the median of the queries, warmed
-up by others, turn by turn with the other libraries. ``best`` lines compare, per filter, the fastest
+a point of the report is one library, filter and beam, its latency the median of the queries after
+a warm-up, turn by turn with the other libraries. ``best`` lines compare, per filter, the fastest
 beam of each library whose recall@10 is at least .95. ``target`` is vecdb asked for
 `target_recall=.95`, ``scan`` its own exact scan of the float32 rows that pass; ``x_rival`` and
 ``x_scan`` say how many times as fast as the best rival and as that scan the better of ``vecdb`` and
@@ -73,7 +73,7 @@ def measure(report: Report, rows: Rows, subjects: Contest, kinds: Iterable[str])
     """Report one point per library, filter and beam."""
     with subjects as contest:
         for kind in kinds:
-            rough = compared(rows.data, rows.data.test[rows.queries[kind]])
+            rough = compared(rows.data, rows.queries(kind))
             for share in SHARES:
                 truth = nearest(rows, kind, share, rough)
                 for name, beams in contest.round("run", kind, share):
@@ -107,12 +107,16 @@ def nearest(
     rows: Rows, kind: str, share: float, rough: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
     """Distances (queries, K) of the true neighbours among the rows that pass, padded with inf."""
-    passing = np.flatnonzero(rows.column(kind)[1] < share)
+    passing = {
+        name: np.flatnonzero(rows.columns[name] < share)
+        for name in {name for name, _ in rows.asked[kind]}
+    }
     found = np.full((len(rough), K), np.inf)
-    for i, query in enumerate(rows.data.test[rows.queries[kind]].astype(np.float64)):
-        near = passing
-        if len(passing) > 2 * K:
-            near = passing[np.argpartition(rough[i, passing], 2 * K)[: 2 * K]]
+    for i, (name, number) in enumerate(rows.asked[kind]):
+        near = passing[name]
+        if len(near) > 2 * K:
+            near = near[np.argpartition(rough[i, near], 2 * K)[: 2 * K]]
+        query = rows.data.test[number].astype(np.float64)
         closest = distances(rows.data, query, rows.data.train[near].astype(np.float64))
         closest = np.sort(closest)[:K]
         found[i, : len(closest)] = closest
@@ -124,7 +128,7 @@ def recall(
 ) -> float:
     """Share of the true neighbours found, counted by distance so that ties cost nothing."""
     hits = wanted = 0
-    for number, ids, true in zip(rows.queries[kind], answers, truth, strict=False):
+    for (_, number), ids, true in zip(rows.asked[kind], answers, truth, strict=False):
         there = int(np.isfinite(true).sum())
         wanted += there
         if ids and there:

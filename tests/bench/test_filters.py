@@ -25,20 +25,30 @@ def test_favoured_queries_lie_where_the_filter_passes_and_excluded_ones_do_not(
     rows: filter_data.Rows,
 ) -> None:
     # query i lies on row i, whose rank is therefore the query's own
-    nearest = rows.rank[rows.queries["favoured"][:5]]
-    furthest = rows.rank[rows.queries["excluded"][-5:]]
-    assert nearest.max() < 0.2
-    assert furthest.min() > 0.8
+    near, far = (
+        [rows.columns[name][number] for name, number in rows.asked[kind]]
+        for kind in ("favoured", "excluded")
+    )
+    assert np.mean(near) < 0.3
+    assert np.mean(far) > 0.7
+    assert max(near[: filter_data.ANCHORS]) < 0.1  # the nearest query of each anchor
+
+
+def test_regions_take_turns(rows: filter_data.Rows) -> None:
+    for kind in ("favoured", "excluded"):
+        names = [name for name, _ in rows.asked[kind]]
+        regions = {f"rank{i}" for i in range(filter_data.ANCHORS)}
+        assert set(names[: len(regions)]) == set(names[-len(regions) :]) == regions
 
 
 @pytest.mark.parametrize("kind", filter_data.KINDS)
 def test_brute_force_has_full_recall_and_half_of_it_half(rows: filter_data.Rows, kind: str) -> None:
     share = 0.3
-    rough = filters.compared(rows.data, rows.data.test[rows.queries[kind]])
+    rough = filters.compared(rows.data, rows.queries(kind))
     truth = filters.nearest(rows, kind, share, rough)
-    passing = np.flatnonzero(rows.column(kind)[1] < share)
     answers = []
-    for number in rows.queries[kind]:
+    for name, number in rows.asked[kind]:
+        passing = np.flatnonzero(rows.columns[name] < share)
         away = ((rows.data.train[passing] - rows.data.test[number]) ** 2).sum(axis=1)
         answers.append(passing[np.argsort(away)[: filter_data.K]].tolist())
     assert filters.recall(rows, kind, answers, truth) == 1
@@ -93,7 +103,7 @@ def test_the_loss_by_a_filter_that_passes_most_is_measured_query_by_query(
 
     subject = filter_rivals.Subject.__new__(filter_rivals.Subject)
     rows = SimpleNamespace(
-        column=lambda _: ("dice", None), queries={"random": [0, 1, 2]},
+        asked={"random": [("dice", 0), ("dice", 1), ("dice", 2)]},
         data=SimpleNamespace(test=[7, 8, 9]),
     )  # fmt: skip
     vars(subject).update(_library=Slower(), _rows=rows, _seconds=100.0)
