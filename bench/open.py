@@ -40,8 +40,7 @@ class Filled:
         start, content = time.perf_counter(), 0
         for first in range(0, rows, BATCH):
             batch = make_rows(first, min(BATCH, rows - first), self._dim)
-            content += batch.vectors.nbytes + sum(16 + len(t) for t in batch.columns["title"])
-            content += sum(map(len, batch.columns["lang"]))
+            content += batch.content
             self._store.add(self._store.prepare(batch))
         if index:
             self._store.optimize()

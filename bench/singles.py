@@ -3,7 +3,8 @@
     python -m bench.singles --rows 10000
 
 Each search asks for the row that was just added and must find it. Stores take turns of 250 rows
-in processes of their own; the files and bytes left behind are counted after closing. A store that
+in processes of their own; the files and bytes left behind are counted after closing, and how many
+of these a row costs beyond its vector and its metadata, which no store can do without. A store that
 has worked for ``--seconds`` stops where it is: its line has the rows that it got to, and what a row
 cost it until then, which grows with the rows in most stores.
 """
@@ -31,7 +32,7 @@ class Day:
             importlib.import_module("vecdb").warmup()
         self._store, self._path, self._dim = STORES[name](), folder / name, dim
         self._store.create(self._path, dim)
-        self._rows, self._left = 0, 60 + seconds
+        self._rows, self._content, self._left = 0, 0, 60 + seconds
         self.work(1)  # imports and first-call costs are bench.first_use's business
         self._left = seconds
 
@@ -51,13 +52,15 @@ class Day:
             adding += added - start
             missed += found[:1] != [self._rows]
             self._rows += 1
+            self._content += rows.content
         self._left -= adding + searching
         return adding, searching, cpu, missed, self._rows - first
 
-    def finish(self) -> dict[str, int]:
+    def finish(self) -> dict[str, float]:
         """Close, and count what is left on the disk."""
         self._store.close()
-        return footprint(self._path)
+        left = footprint(self._path)
+        return {**left, "bytes_per_row_beyond": (left["bytes"] - self._content) / self._rows}
 
 
 def run(names: list[str], rows: int, dim: int, seconds: float) -> None:
