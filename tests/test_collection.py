@@ -563,11 +563,14 @@ def test_a_writer_that_is_dropped_without_closing_frees_its_lock_and_loses_nothi
         assert len(last) == 3
 
 
-def test_a_writer_that_outlives_its_module_ends_in_silence(path: Path) -> None:
+@pytest.mark.parametrize("mode", ["w", "r"])
+def test_a_handle_that_outlives_its_module_ends_in_silence(path: Path, mode: str) -> None:
+    vecdb.create(path, dim=4).close()
     script = (
         "import numba, vecdb\n"
-        f"col = vecdb.create({str(path)!r}, dim=4)\n"
-        "col.add([[1, 2, 3, 4]])\n"
+        f"col = vecdb.open({str(path)!r}, {mode!r})\n"
+        "col.mode == 'w' and col.add([[1, 2, 3, 4]])\n"
+        "col.search([1, 2, 3, 4], 1)\n"
         "same = numba.njit(lambda x: x)\nsame(1)\n"  # it keeps its module's names, to the very end
     )
     done = subprocess.run(
@@ -575,4 +578,4 @@ def test_a_writer_that_outlives_its_module_ends_in_silence(path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     with vecdb.open(path) as reader:
-        assert len(reader) == 1
+        assert len(reader) == (mode == "w")

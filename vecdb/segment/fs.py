@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -275,8 +276,8 @@ class Directory:
             fd, self._fd = self._fd, -1
             calls.close(fd)
 
-    def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if getattr(self, "_fd", -1) >= 0 and not ending():  # then this module's names may be gone
             self.close()
 
     def _open(self, action: str, name: str, flags: int) -> int:

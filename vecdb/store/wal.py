@@ -29,9 +29,10 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import xxhash
@@ -247,8 +248,8 @@ class WalReader:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if getattr(self, "_fd", -1) >= 0 and not ending():  # then this module's names may be gone
             self.close()
 
     def _record_at(self, position: int, expected: int) -> WalRecord | None:
