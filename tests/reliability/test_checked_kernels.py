@@ -32,6 +32,7 @@ REST = {
     "kernels/test_files.py": "",
     "graph/test_build.py": "",
     "graph/test_calibrate.py": "",
+    "graph/test_islands.py": "not (rim or too_many or lost)",  # a small graph has no rim
     "graph/test_layout.py": "",
     "graph/test_levels.py": "not tight_clusters",  # of 4,000 rows
     "graph/test_nearest.py": "",

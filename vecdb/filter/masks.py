@@ -52,10 +52,13 @@ class Allowed:
         row is.
     count : int
         Number of allowed rows.
+    memo : dict
+        What searches have found out about them.
     """
 
     bits: npt.NDArray[np.uint8] | None
     count: int
+    memo: dict[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
 
 class Passing(list[Allowed]):

@@ -7,8 +7,9 @@ Importing this package compiles its kernels (or loads them from the cache): impo
 from vecdb.graph.build import build
 from vecdb.graph.calibrate import calibrate
 from vecdb.graph.effort import Effort, effort_for, kept
+from vecdb.graph.islands import cut_off
 from vecdb.graph.layout import Cancelled, Graph
 from vecdb.graph.search import COUNTERS, Bound, Found, Knobs, search
 
 __all__ = ["COUNTERS", "Bound", "Cancelled", "Effort", "Found", "Graph", "Knobs", "build",
-           "calibrate", "effort_for", "kept", "search"]  # fmt: skip
+           "calibrate", "cut_off", "effort_for", "kept", "search"]  # fmt: skip

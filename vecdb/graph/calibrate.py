@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vecdb.graph.effort import CAP, SHARES, SLACKS
+from vecdb.graph.islands import cut_off
 from vecdb.graph.layout import MAX_QUERIES, Graph
 from vecdb.graph.search import search
 from vecdb.kernels.scan import query_norms, rescore, scan
@@ -58,11 +59,13 @@ _GAIN = 0.0005  # of recall by a step of slack, with less it is not worth its ho
 
 
 class _Asked(NamedTuple):
-    """Queries, of each the row that it is or -1, and their filter; None passes all."""
+    """Queries, of each the row that it is or -1, their filter, None passes all, and what that cuts
+    off."""
 
     queries: NDArray[np.float32]
     rows: NDArray[np.int64]
     allowed: NDArray[np.uint8] | None = None
+    cut: NDArray[np.int64] | None = None
 
     def some(self, which: Any) -> _Asked:
         """Some of the queries."""
@@ -152,7 +155,15 @@ def _hidden(
     some = np.linspace(0, len(away) - 1, min(count, len(away))).astype(np.int64)
     ranks = np.empty(graph.rows)
     ranks[_order(vectors, place, graph)] = np.arange(graph.rows) / graph.rows
-    return _nested(graph, vectors, k, sample.some(np.sort(away[some])), ranks, SHARES[1:], None)
+    asked = _nested(graph, vectors, k, sample.some(np.sort(away[some])), ranks, SHARES[1:], None)
+    return {share: (_with_cut(graph, some), truth) for share, (some, truth) in asked.items()}
+
+
+def _with_cut(graph: Graph, asked: _Asked) -> _Asked:
+    """With the rows that the filter cuts off."""
+    assert asked.allowed is not None
+    matching = int(np.bitwise_count(asked.allowed).sum())
+    return asked._replace(cut=cut_off(graph, asked.allowed, matching))
 
 
 def _order(rows: NDArray[Any], anchor: NDArray[np.float32], graph: Graph) -> NDArray[np.int64]:
@@ -260,8 +271,8 @@ def _walk(
     asked, truth = pair
     answer = search(
         graph, vectors, asked.queries, k, CAP, metric=graph.meta["metric"],
-        allowed=asked.allowed, slack=np.array([[np.inf], *[[slack]] * 4], np.float32),
-        barred=asked.rows, workers=workers,
+        allowed=asked.allowed, cut=asked.cut,
+        slack=np.array([[np.inf], *[[slack]] * 4], np.float32), barred=asked.rows, workers=workers,
     )  # fmt: skip
     hits = (answer.distances <= truth.limit[:, None]).sum(axis=1)
     return np.minimum(hits, truth.wanted), answer.hops

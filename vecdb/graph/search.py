@@ -49,7 +49,7 @@ _BRIEF = 40  # nodes of a walk that keeps the interpreter: up to 25 to 38 us
 _LETS_GO = 8  # one in so many of these lets it go, for threads that do something else
 _NO_BITMAP = np.zeros(0, np.uint8)
 _NO_SLACK = np.zeros((5, 0), np.float32)
-_NONE_BARRED = np.zeros(0, np.int64)
+_NO_ROWS = np.zeros(0, np.int64)
 _KEPT = 32  # nodes beyond k that a selective walk or a scan keeps for the rescoring
 _MAX_STONES = 512
 _PARTS = 8  # of a doubling of the allowed rows, to which their share is known to a walk
@@ -90,7 +90,8 @@ class Found(NamedTuple):
     met: NDArray[np.int64]
     """(nq,), allowed rows among those that each search weighed to the end: what its answer rests on
     when a filter hides most of what the walk came by; 0 after a walk that found itself in the midst
-    of what the filter hides; all of them after a scan."""
+    of what the filter hides, with no rows that it cuts off to go on from; all of them after a
+    scan."""
     complete: bool
     """False when the deadline came first."""
 
@@ -105,6 +106,7 @@ def search(
     metric: str,
     allowed: NDArray[np.uint8] | None = None,
     matching: int | None = None,
+    cut: NDArray[np.int64] | None = None,
     slack: NDArray[np.float32] | None = None,
     barred: NDArray[np.int64] | None = None,
     scan: bool = False,
@@ -132,6 +134,9 @@ def search(
         not returned, and `ef` counts the others.
     matching : int, optional
         Number of allowed rows; counted when not given.
+    cut : int64 array, optional
+        Rows that `allowed` cuts off, as :func:`vecdb.graph.cut_off` tells: a walk that finds itself
+        in the midst of what the filter hides looks at all of them.
     slack : (5, n) float32 array, optional
         Bounds the walk: while the k-th best squared distance of the inner space is at most
         ``slack[0, i]`` (the last i: whatever it is), nodes within ``slack[1, i]`` times it are
@@ -170,8 +175,8 @@ def search(
                      fix="use as many dimensions as the rows have")
         )  # fmt: skip
     bound = Bound(
-        graph, vectors, k, ef, metric=metric, allowed=allowed, matching=matching, slack=slack,
-        scan=scan, budget=budget, knobs=knobs,
+        graph, vectors, k, ef, metric=metric, allowed=allowed, matching=matching, cut=cut,
+        slack=slack, scan=scan, budget=budget, knobs=knobs,
     )  # fmt: skip
     rows, distances, tally = _results(nq, k)
     step = _STEP
@@ -221,6 +226,7 @@ class Bound:
         metric: str,
         allowed: NDArray[np.uint8] | None = None,
         matching: int | None = None,
+        cut: NDArray[np.int64] | None = None,
         slack: NDArray[np.float32] | None = None,
         scan: bool = False,
         budget: int = 0,
@@ -236,7 +242,8 @@ class Bound:
         slack = _NO_SLACK if slack is None else slack
         self._alive = (
             raw, graph.data, graph.fixed, shape, graph.units, self._call,
-            np.ascontiguousarray(bitmap), np.ascontiguousarray(slack, np.float32),
+            np.ascontiguousarray(bitmap), _NO_ROWS if cut is None else cut,
+            np.ascontiguousarray(slack, np.float32),
         )  # fmt: skip
         self._state = settled(*self._alive)
         plain = allowed is None and int(self._call[9]) == WALK
@@ -272,7 +279,7 @@ class Bound:
         visited = _borrow(graph, call)
         kernel = search_held if held else search_bound
         kernel(
-            self._state, queries, _NONE_BARRED if barred is None else barred,
+            self._state, queries, _NO_ROWS if barred is None else barred,
             0 if turn is None else turn.ctypes.data, step or len(queries), deadline_ns, visited,
             rows, distances, tally,
         )  # fmt: skip
@@ -393,9 +400,9 @@ def _rehearse() -> None:
     are handed over, half a millisecond that the first query would wait for."""
     few = np.ones(max(len(SHAPE), len(CALL)), np.int64)
     none, units = _NO_BITMAP, np.ones(3, np.float32)
-    state = settled(none, none, none, few, units, few, none, _NO_SLACK)
+    state = settled(none, none, none, few, units, few, none, _NO_ROWS, _NO_SLACK)
     for kernel in (search_bound, search_held):
-        kernel(state, np.empty((0, 1), np.float32), _NONE_BARRED, 0, 1, 0, none, *_results(0, 1))
+        kernel(state, np.empty((0, 1), np.float32), _NO_ROWS, 0, 1, 0, none, *_results(0, 1))
 
 
 _rehearse()

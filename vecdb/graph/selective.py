@@ -87,22 +87,29 @@ def line_of(stones, few, some, many, key):
     return MIDDLE if key <= stones[8 + some] else SCATTERED
 
 
-@jit(f"UniTuple(i8, 2)(i8, i8, i8, i8, i8, {_BYTES}, i8, i8, i8, b1, i8, i8[::1], i8, i8, i8)")
+@jit(
+    f"UniTuple(i8, 2)(i8, i8, i8, i8, i8, {_BYTES}, {_WHOLE}, i8, i8, i8, b1, i8, i8[::1], i8, i8,"
+    " i8)"
+)
 def seed(
-    data, rows, stride, inner, own, allowed, flags, table, slots, hashed, tag, pool, width, inside,
-    count,
+    data, rows, stride, inner, own, allowed, cut, flags, table, slots, hashed, tag, pool, width,
+    inside, count,
 ):  # fmt: skip
     """Offer allowed rows from all over the graph to the pool; its new length, and nodes met.
 
     A walk that stepped on many stones and came by few allowed nodes is in the midst of what the
-    filter hides; the nearest of some rows from all over is a better place to start from.
+    filter hides; the nearest of some rows from all over is a better place to start from. Those that
+    are `cut` off from the others it might not come by.
     """
-    for i in range(_SEEDS):
-        row = rows * i // _SEEDS
-        while row < rows and not allowed[row >> 3] >> (row & 7) & 1:
-            row += 8 - (row & 7) if allowed[row >> 3] == 0 else 1
-        if row >= rows:
-            break
+    for i in range(len(cut) + _SEEDS):
+        if i < len(cut):
+            row = cut[i]
+        else:
+            row = rows * (i - len(cut)) // _SEEDS
+            while row < rows and not allowed[row >> 3] >> (row & 7) & 1:
+                row += 8 - (row & 7) if allowed[row >> 3] == 0 else 1
+            if row >= rows:
+                break
         slot = slot_of(flags, table, slots, hashed, tag, row)
         if slot == 0:
             continue
@@ -144,14 +151,15 @@ def stand_in(data, rows, stride, record, blocks, size, inner, node, gone):
 
 @jit(
     f"i8(i8, i8, i8, i8, {_WHOLE}, {_WHOLE}, {_TABLE}, {_FLOATS}, f4, f4, i8, i8, {_BYTES},"
-    " u1[::1], i8[::1], i8[::1], i8[::1], i8, f4[::1])"
+    f" {_WHOLE}, u1[::1], i8[::1], i8[::1], i8[::1], i8, f4[::1])"
 )
 def walk_selective(
-    data, rows, start, barred, shape, call, slack, units, unit, shift, x, own, allowed, visited,
-    pool, stones, best, table, out,
+    data, rows, start, barred, shape, call, slack, units, unit, shift, x, own, allowed, cut,
+    visited, pool, stones, best, table, out,
 ):  # fmt: skip
     """As :func:`vecdb.graph.traverse.walk`; `barred` is a node that is not there, or -1:
-    where a link leads to it, its stand-in is met instead.
+    where a link leads to it, its stand-in is met instead. `cut` are rows to look at when the walk
+    has to be seeded, see :func:`vecdb.graph.islands.cut_off`.
 
     Returns minus the number of expanded nodes when the walk had to be seeded; 0 when it went over
     its budget, or most of the first nodes, the nearest to the query, were stones.
@@ -206,13 +214,13 @@ def walk_selective(
         step = wish and RATIO_UNIT * stepped < ratio * (hops - stepped) + first
         if not step and (wish or position < 0) and not seeded and found < k:
             seeded = True
-            inside, count = seed(
-                data, rows, stride, inner, own, allowed, flags, table_at, slots, hashed, tag, pool,
-                width, inside, count,
-            )  # fmt: skip
-            if hashed and 2 * count > len(met):
+            while hashed and 2 * (count + len(cut) + _SEEDS) > len(met):
                 met = grown(met, tag)
                 table_at, slots = address(met), len(met) - 1
+            inside, count = seed(
+                data, rows, stride, inner, own, allowed, cut, flags, table_at, slots, hashed, tag,
+                pool, width, inside, count,
+            )  # fmt: skip
             position, width = 0, ef
             continue
         if step:

@@ -357,12 +357,12 @@ def count_allowed(pool, every, allowed):
 
 @jit(
     f"void({_BYTES}, {_BYTES}, {_BYTES}, {_WHOLE}, {_FLOATS}, Array(f4, 2, 'C', readonly=True),"
-    f" {_WHOLE}, {_BYTES}, Array(f4, 2, 'C', readonly=True), {_WHOLE}, u1[::1], i8[:, ::1],"
-    " f4[:, ::1], i8[:, ::1])"
+    f" {_WHOLE}, {_BYTES}, {_WHOLE}, Array(f4, 2, 'C', readonly=True), {_WHOLE}, u1[::1],"
+    " i8[:, ::1], f4[:, ::1], i8[:, ::1])"
 )
 def search_rows(
-    raw, data, fixed, shape, units, queries, call, allowed, slack, barred, visited, rows, distances,
-    tally,
+    raw, data, fixed, shape, units, queries, call, allowed, cut, slack, barred, visited, rows,
+    distances, tally,
 ):  # fmt: skip
     """Answer a block of queries; see :func:`vecdb.graph.search.search` for what comes out.
 
@@ -418,7 +418,7 @@ def search_rows(
         if mode == SELECTIVE:
             hops = walk_selective(
                 address(data), nodes, start, barred[j] if len(barred) else -1, shape, call, slack,
-                units, unit, shift, address(x[g]), mine, allowed, visited, pool, stones, best,
+                units, unit, shift, address(x[g]), mine, allowed, cut, visited, pool, stones, best,
                 address(table), out,
             )  # fmt: skip
         elif mode == WALK and coded:
@@ -454,7 +454,8 @@ def search_rows(
         )  # fmt: skip
         met = hops
         if not scanned:
-            met = 0 if hidden else count_allowed(pool, call[3] == 1, allowed)
+            lost = hidden and len(cut) == 0
+            met = 0 if lost else count_allowed(pool, call[3] == 1, allowed)
         tally[j, 0] = hops
         tally[j, 1] = estimates
         tally[j, 2] = count + computed
@@ -493,7 +494,8 @@ def search_bound(
             bytes_at(state[4], state[5]), bytes_at(state[6], state[7]).view(np.int64),
             bytes_at(state[8], state[9]).view(np.float32), queries[mine],
             bytes_at(state[10], state[11]).view(np.int64), bytes_at(state[12], state[13]),
-            bytes_at(state[14], state[15]).view(np.float32).reshape(state[16], -1), barred[mine],
+            bytes_at(state[14], state[15]).view(np.int64),
+            bytes_at(state[16], state[17]).view(np.float32).reshape(state[18], -1), barred[mine],
             visited, rows[mine], distances[mine], tally[mine],
         )  # fmt: skip
         if not turn:
@@ -510,6 +512,7 @@ def search_held(
 
 def settled(*arrays: np.ndarray) -> np.ndarray:
     """Addresses and bytes of a search's raw rows, graph rows, fixed arrays, shape, units, call,
-    bitmap and slack, and how many rows the last one has; the caller keeps them alive."""
+    bitmap, cut off rows and slack, and how many rows the last one has; the caller keeps them
+    alive."""
     places = [(array.ctypes.data, array.nbytes) for array in arrays]
     return np.array([*sum(places, ()), len(arrays[-1])], np.int64)

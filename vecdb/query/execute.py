@@ -16,6 +16,7 @@ import numpy as np
 from vecdb import kernels
 from vecdb.errors import ArgumentError, describe
 from vecdb.filter.masks import live
+from vecdb.query import islands
 from vecdb.query.calibrate import effort_of
 from vecdb.query.plan import PartPlan, Plan
 from vecdb.query.planner import Choice, choose, walkable
@@ -165,8 +166,9 @@ class _Run:
         rows, distances = found.rows, found.distances
         if choice.strategy == "scan" or not self.complete:
             return rows, distances, choice.beam, 0
+        lost = self._lost(data, passing, choice, found)
         scanned = int((found.met >= passing.count).sum()) if choice.budget else 0
-        short = rows[:, min(k, passing.count) - 1] < 0
+        short = lost | (rows[:, min(k, passing.count) - 1] < 0)
         if passing.bits is not None:
             short |= found.met < choice.need
         left = np.flatnonzero(short)
@@ -177,6 +179,21 @@ class _Run:
                 scan = choice._replace(strategy="scan", budget=0)
                 rows[left], distances[left], *_ = self._graph(data, passing, queries[left], scan)
         return rows, distances, choice.beam, scanned + len(left)
+
+    def _lost(
+        self, data: Segment, passing: Allowed, choice: Choice, found: Found
+    ) -> npt.NDArray[np.bool_]:
+        """The queries whose walk was lost in what the filter hides; those that find their way once
+        the rows that it cuts off are known have walked again."""
+        lost: npt.NDArray[np.bool_] = (found.met == 0) & (found.hops > 0)
+        if not islands.matter(passing, choice) or self.request.deadline_ns:
+            return np.zeros(len(lost), np.bool_)
+        if lost.any() and islands.learned(data, passing, int(lost.sum())):
+            again = self._graph(data, passing, self.request.queries[lost], choice)
+            found.rows[lost], found.distances[lost] = again.rows, again.distances
+            found.met[lost] = again.met
+            lost[:] = False
+        return lost
 
     def _graph(
         self,
@@ -199,6 +216,7 @@ class _Run:
             metric=self.metric,
             allowed=passing.bits,
             matching=passing.count,
+            cut=islands.known(passing, choice),
             slack=choice.slack,
             scan=choice.strategy == "scan",
             budget=choice.budget,

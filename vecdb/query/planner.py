@@ -5,7 +5,8 @@ rescores the best. A walk expands about as many matching nodes as its beam, and 
 as many for each as the share that matches asks for. Where a walk comes by too few matching rows
 for its answer to be believed (it began in the midst of what the filter hides, and the nearest that
 match may lie in many directions), a scan follows. With a wanted recall it does so only for want of
-k rows: the calibration has seen such filters.
+k rows, or of the rows that the filter cuts off (:mod:`vecdb.query.islands`): the calibration has
+seen such filters.
 
 Where the scan is cheaper by that count but long enough, a walk with as many nodes as it costs is
 tried first, for the rows that match may be those around the query: of 900 queries in the midst of

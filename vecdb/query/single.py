@@ -17,6 +17,7 @@ import numpy as np
 
 from vecdb import kernels
 from vecdb.filter import masks
+from vecdb.query import islands
 from vecdb.query.calibrate import check_target, effort_of
 from vecdb.query.plan import PartPlan, Plan
 from vecdb.query.planner import Choice, choose, walkable
@@ -128,6 +129,8 @@ class _Part(NamedTuple):
         Whether there was a graph then.
     all_met : int
         Rows met where a walk gave way to a scan.
+    may_be_lost : bool
+        Whether a walk that has met nothing is to walk again, see :mod:`vecdb.query.islands`.
     """
 
     data: Segment
@@ -136,12 +139,13 @@ class _Part(NamedTuple):
     need: int
     plan: PartPlan
     all_met: int = sys.maxsize
+    may_be_lost: bool = False
 
 
 class _Prepared:
     """A kind of search of a snapshot, which remembers it and to which it holds no reference."""
 
-    __slots__ = ("_k", "_parts", "_plans", "_rows", "_workers", "matching")
+    __slots__ = ("_k", "_lost", "_parts", "_plans", "_rows", "_workers", "matching")
 
     def __init__(
         self, parts: list[_Part], k: int, rows: int, matching: int, workers: Workers
@@ -151,14 +155,16 @@ class _Prepared:
         self._k = k
         self._rows = rows
         self._workers = workers
+        self._lost = False
         self.matching = matching
 
     def usable(self, workers: Workers) -> bool:
-        """Whether this is of the handle with these workers, and no graph has proved damaged."""
+        """Whether this is of the handle with these workers, no graph has proved damaged, and no
+        walk was lost, of which something was learned since."""
         for part in self._parts:
             if part.indexed is not part.data.indexed:
                 return False
-        return self._workers is workers
+        return self._workers is workers and not self._lost
 
     def answer(self, query: npt.NDArray[np.float32]) -> Single | None:
         """The answer to a query, or None where it would not be the whole answer."""
@@ -169,6 +175,9 @@ class _Prepared:
             rows, distances, tally = part.ask(block)
             hops, estimates, full, _, met = tally[0].tolist()
             mine = rows[0]
+            if part.may_be_lost and hops and not met:
+                self._lost = True
+                return None
             if mine[-1] < 0 or met < part.need:
                 return None
             if met >= part.all_met:
@@ -204,12 +213,14 @@ def _graph(
     walked = choice.strategy == "graph"
     ask = graph.Bound(
         data.graph, data.vectors, k, choice.beam, metric=metric, allowed=passing.bits,
-        matching=passing.count, slack=choice.slack, scan=not walked, budget=choice.budget,
+        matching=passing.count, cut=islands.known(passing, choice), slack=choice.slack,
+        scan=not walked, budget=choice.budget,
     )  # fmt: skip
     need = choice.need if walked and passing.bits is not None else 0
     plan = PartPlan(choice.strategy, data.rows, passing.count, choice.beam, 0, choice.reason)
     return _Part(
-        data, True, ask, need, plan, all_met=passing.count if choice.budget else sys.maxsize
+        data, True, ask, need, plan, all_met=passing.count if choice.budget else sys.maxsize,
+        may_be_lost=islands.matter(passing, choice),
     )  # fmt: skip
 
 
