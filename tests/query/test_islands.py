@@ -75,6 +75,18 @@ def test_the_first_walk_that_is_lost_is_followed_by_a_scan_and_later_ones_are_no
     assert len(cut) < passing.count / 8
 
 
+def test_deleted_rows_are_a_filter_of_which_as_much_is_learned(tmp_path: Path) -> None:
+    with vecdb.create(tmp_path / "store", DIM, "l2") as made:
+        made.add(VECTORS, metadata={"cluster": CLUSTER})
+        made.optimize()
+        made.delete(np.flatnonzero((CLUSTER == 0) & ~LONELY))
+        scanned = []
+        for query in QUERIES[:5]:
+            hits = made.search(query, K, target_recall=0.9)
+            scanned.append(sum(part.scanned for part in hits.plan.parts))
+        assert scanned == [1, 0, 0, 0, 0]
+
+
 def test_a_beam_is_not_believed_where_a_walk_is_lost(collection: Any) -> None:
     where = f"({ELSEWHERE}) AND cluster <> 23"
     found = [collection.search(query, K, where=where, ef_search=16) for query in QUERIES]

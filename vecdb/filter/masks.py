@@ -82,7 +82,11 @@ class Passing(list[Allowed]):
 
 def live(snapshot: Snapshot) -> Passing:
     """For each part the rows that are not deleted."""
-    return Passing([Allowed(part.live, part.live_rows) for part in snapshot.parts])
+    known: Passing | None = _CACHE.get(snapshot, None)  # no filter
+    if known is None:
+        known = Passing([Allowed(part.live, part.live_rows) for part in snapshot.parts])
+        _CACHE.put(snapshot, None, known, 0)
+    return known
 
 
 def allowed(where: Any, snapshot: Snapshot, params: Params = None, deadline_ns: int = 0) -> Passing:

@@ -5,7 +5,8 @@ distance. How much slack a recall takes depends on how sparse the rows are aroun
 the k-th distance itself tells, on the share of allowed rows, and on whether they lie around the
 query. So a calibration holds, for some shares, the recall at growing slacks in classes of the k-th
 distance: under random filters, and under filters that hide the neighbourhood of the query (they
-pass the rows nearest to an anchor, and the queries lie in the half that is further from it).
+pass the rows nearest to an anchor, and the queries lie in the half that is further from it; what
+these cut off is looked at, see :mod:`vecdb.graph.islands`).
 
 Sampled rows are the queries, each *barred* from its own walk: where a link leads to it, the walk
 meets the row that would be linked in its place (:func:`vecdb.graph.selective.stand_in`), and the
