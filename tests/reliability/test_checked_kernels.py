@@ -19,7 +19,8 @@ KERNELS = ["kernels/test_leaves.py", "kernels/test_scan.py", "graph/test_tiny.py
 # steps of a build and a search that the tiny graphs take, too, looked at one by one
 STEPS = [
     "graph/test_insert.py", "graph/test_nearest.py", "kernels/test_codes.py",
-    "kernels/test_hashing.py", "kernels/test_clock.py", "kernels/test_memory.py",
+    "kernels/test_hashing.py", "kernels/test_pick.py", "kernels/test_clock.py",
+    "kernels/test_memory.py",
 ]  # fmt: skip
 FEW = (
     "not (2000 or 900 or threads_split or the_clock or two_threads or few_rows_through)"

@@ -16,7 +16,7 @@ from vecdb.segment import format as f
 from vecdb.segment.columns import ZONE_ROWS, open_column, open_stats, write_column
 from vecdb.segment.container import Container
 from vecdb.segment.fs import Directory
-from vecdb.segment.pick import SCARCE, touch_columns
+from vecdb.segment.pick import pick, reach_column
 from vecdb.segment.writer import ContainerWriter
 
 STORE = bytes(16)
@@ -74,27 +74,14 @@ def test_every_type_comes_back_equal(tmp_path: Path, kind: str, nulls: bool, row
     assert read.equals(column)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("list")])
-@pytest.mark.parametrize("nulls", [False, True])
-def test_a_few_rows_are_those_of_the_whole_column(tmp_path: Path, kind: str, nulls: bool) -> None:
-    column = pa.array(values(kind, 10 * SCARCE, nulls=nulls), arrow_type(kind))
-    rows = np.array([7, 0, 7, 10 * SCARCE - 1, 2, 333])
-    container = stored(tmp_path, column)
-    loose = open_column(container, 0, column.type, len(column), whole=False)
-    for wanted in (rows, rows[:1], rows[:0]):
-        touch_columns(container, [("c0", column.type)], wanted)
-        assert loose.take(pa.array(wanted)).equals(column.take(pa.array(wanted)))
-
-
-def test_all_null_text_has_no_bytes_to_take_from(tmp_path: Path) -> None:
-    container = stored(tmp_path, pa.nulls(50, pa.string()))
-    touch_columns(container, [("c0", pa.string())], np.array([3, 49]))
-    loose = open_column(container, 0, pa.string(), 50, whole=False)
-    assert loose.take(pa.array([3, 49])).to_pylist() == [None, None]
+def test_all_null_text_has_no_bytes_to_pick(tmp_path: Path) -> None:
+    reach = reach_column(stored(tmp_path, pa.nulls(50, pa.string())), "c0", pa.string())
+    found = pick([([reach], np.array([3, 49]))], [pa.string()], np.array([0, 1]))
+    assert found[0].to_pylist() == [None, None]
 
 
 @pytest.mark.parametrize("place", [0, 7, 8, 50])  # the first offset, around row 7, the last
-def test_crafted_offsets_are_refused_before_a_row_is_taken(tmp_path: Path, place: int) -> None:
+def test_crafted_offsets_are_refused_before_a_row_is_picked(tmp_path: Path, place: int) -> None:
     column = pa.array(["text"] * 50)
     offsets = np.frombuffer(column.buffers()[1], "<i4")[:51].copy()
     offsets[place] = 1 << 30
@@ -104,12 +91,9 @@ def test_crafted_offsets_are_refused_before_a_row_is_taken(tmp_path: Path, place
     writer.finish({"columns": [["x", "string", 0]]})
     container = Container(Directory(tmp_path), NAME, f.Kind.SEGMENT, STORE)
 
-    def take_row_7() -> None:
-        open_column(container, 0, pa.string(), 50, whole=False)
-        touch_columns(container, [("c0", pa.string())], np.array([7]))
-
-    with pytest.raises(CorruptionError, match=r"ranges inside|out of bounds|larger than values"):
-        take_row_7()
+    rows = np.array([0, 7, 49])
+    with pytest.raises(CorruptionError, match="rows inside"):
+        pick([([reach_column(container, "c0", pa.string())], rows)], [pa.string()], rows)
 
 
 @pytest.mark.parametrize("kind", KINDS)

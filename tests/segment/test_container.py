@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 from pathlib import Path
 
 import numpy as np
@@ -85,71 +84,6 @@ def test_block_hashes_are_the_hashes_of_blocks_however_the_section_was_written(
     container.verify(name)
 
 
-def test_only_the_blocks_that_are_touched_are_hashed(tmp_path: Path) -> None:
-    words = np.random.default_rng(3).integers(0, 2**32, 40 * f.ROWS_BLOCK // 4).astype("<u4")
-    info = written(tmp_path, {"other": np.arange(99, dtype="u1"), "words": words})
-    section = opened(tmp_path).sections["words"]
-    damaged = bytearray((tmp_path / NAME).read_bytes())
-    damaged[section.offset + 2 * f.ROWS_BLOCK + 5] ^= 1
-    (tmp_path / NAME).write_bytes(damaged)
-    container = opened(tmp_path, info)
-    per_block = f.ROWS_BLOCK // 4
-    places = np.array([len(words) - 1, 0, 7, 2 * per_block - 1, 3 * per_block])
-    container.touch(("words", 4, places))
-    assert container.elements("words", "<u4", places).tolist() == words[places].tolist()
-    length = section.length
-    starts = np.array([3, 0, f.ROWS_BLOCK - 2, length, length - f.ROWS_BLOCK - 9])
-    stops = np.array([9, 0, f.ROWS_BLOCK + 2, length, length])
-    container.touch_spans(("words", starts, stops))
-    for place in (2 * per_block, 3 * per_block - 1):
-        with pytest.raises(CorruptionError, match=r"'words'.* changed bytes in 1 of 40 blocks"):
-            container.touch(("other", 1, np.array([9])), ("words", 4, np.array([0, place])))
-        with pytest.raises(CorruptionError, match="changed bytes in 1 of 40 blocks"):
-            opened(tmp_path, info).touch(("words", 4, np.array([0, place])))
-    for _ in range(2):  # it stays so
-        with pytest.raises(CorruptionError, match="changed bytes in 1 of 40 blocks"):
-            container.touch_spans(("words", np.array([10]), np.array([3 * f.ROWS_BLOCK + 1])))
-    every = np.arange(0, len(words), per_block)  # many blocks, without the one: all are hashed
-    with pytest.raises(CorruptionError, match="changed bytes in 1 of 40 blocks"):
-        container.touch(("words", 4, np.delete(every, 2)))
-    with pytest.raises(CorruptionError, match="changed bytes"):
-        container.verify("words")
-
-
-def test_once_half_of_the_blocks_are_known_the_others_are_hashed_too(tmp_path: Path) -> None:
-    data = np.random.default_rng(6).integers(0, 256, 40 * f.ROWS_BLOCK).astype("u1")
-    info = written(tmp_path, {"bytes": data})
-    some, more = (np.arange(a, b) * f.ROWS_BLOCK for a, b in ((0, 15), (10, 22)))
-    sound = opened(tmp_path, info)
-    for touched in (some, some):
-        sound.touch(("bytes", 1, touched))
-        assert not sound.verified("bytes")
-    sound.touch(("bytes", 1, more))
-    assert sound.verified("bytes")
-    damaged = bytearray((tmp_path / NAME).read_bytes())
-    damaged[sound.sections["bytes"].offset + 30 * f.ROWS_BLOCK] ^= 1
-    (tmp_path / NAME).write_bytes(damaged)
-    container = opened(tmp_path, info)
-    container.touch(("bytes", 1, some))
-    with pytest.raises(CorruptionError, match="changed bytes in 1 of 40 blocks"):
-        container.touch(("bytes", 1, more))
-
-
-def test_blocks_that_the_page_cache_lacks_are_read_and_hashed(tmp_path: Path) -> None:
-    words = np.random.default_rng(4).integers(0, 2**32, 3 << 20).astype("<u4")
-    info = written(tmp_path, {"words": words})
-    with (tmp_path / NAME).open("rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    container = opened(tmp_path, info)
-    section = container.sections["words"]
-    assert not container.mapping.in_memory(section.offset + section.length // 2)
-    places = np.arange(5, len(words), 40_000)
-    container.touch(("words", 4, places))
-    assert container.mapping.in_memory(section.offset + 4 * int(places[7]))
-    assert container.elements("words", "<u4", places).tolist() == words[places].tolist()
-
-
 def test_a_changed_byte_is_noticed_in_every_block_also_after_it_was_hashed(tmp_path: Path) -> None:
     data = np.random.default_rng(4).integers(0, 256, 3 * f.ROWS_BLOCK + 17).astype("u1")
     container = opened(tmp_path, written(tmp_path, {"bytes": data}))
@@ -164,16 +98,6 @@ def test_a_changed_byte_is_noticed_in_every_block_also_after_it_was_hashed(tmp_p
                 bad = [place // f.ROWS_BLOCK] if value != data[place] else []
                 assert container.bad_blocks("bytes") == bad
                 assert len(container.problems()) == len(bad)
-
-
-def test_what_lies_outside_a_section_is_refused(tmp_path: Path) -> None:
-    container = opened(tmp_path, written(tmp_path, {"words": np.arange(9, dtype="<u4")}))
-    for place in (-1, 9):
-        with pytest.raises(CorruptionError, match="9 elements in 'words', got one outside"):
-            container.touch(("words", 4, np.array([place])))
-    for start, stop in ((-1, 3), (5, 4), (0, 37)):
-        with pytest.raises(CorruptionError, match="ranges inside"):
-            container.touch_spans(("words", np.array([start]), np.array([stop])))
 
 
 def test_released_blocks_leave_resident_memory_and_read_the_same_again(tmp_path: Path) -> None:

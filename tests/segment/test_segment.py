@@ -12,7 +12,7 @@ import pytest
 
 from vecdb.errors import CorruptionError
 from vecdb.schema import Schema
-from vecdb.segment import Segment, write_segment
+from vecdb.segment import Segment, take, write_segment
 from vecdb.segment import format as f
 from vecdb.segment.container import Container
 from vecdb.segment.fs import Directory
@@ -136,16 +136,41 @@ def crafted(folder: Path, rows: int) -> Segment:
 
 def test_taken_text_is_checked_row_by_row_and_whole_columns_as_a_whole(tmp_path: Path) -> None:
     segment = crafted(tmp_path, 64 * SCARCE)
-    assert segment.take(["text"], np.array([3, 0, 2]))[0].to_pylist() == ["grün", "good", None]
+    taken = take([(segment, np.array([3, 0, 2]))], ["text"])
+    assert taken[0].to_pylist() == ["grün", "good", None]
     with pytest.raises(CorruptionError, match="UTF8"):
-        segment.take(["text"], np.array([0, 1]))
+        take([(segment, np.array([0, 1]))], ["text"])
     with pytest.raises(CorruptionError, match="text"):
         segment.column("text")
 
 
 def test_who_goes_on_taking_a_few_rows_has_the_column_opened_whole(tmp_path: Path) -> None:
-    segment = crafted(tmp_path, 2_500)
+    segment, one = crafted(tmp_path, 2_500), np.array([0])
     for _ in range(2):  # a take pays for the look at a thousand rows
-        assert segment.take(["text"], np.array([0]))[0].to_pylist() == ["good"]
+        assert take([(segment, one)], ["text"])[0].to_pylist() == ["good"]
     with pytest.raises(CorruptionError, match="UTF8"):
-        segment.take(["text"], np.array([0]))
+        take([(segment, one)], ["text"])
+
+
+@pytest.mark.parametrize("scarce", [0, SCARCE])
+def test_rows_are_taken_from_segments_together_lists_and_younger_columns_too(
+    tmp_path: Path, scarce: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vecdb.segment.segment.SCARCE", scarce)  # 0: picked
+    kinds = [("n", pa.int64()), ("tags", pa.list_(pa.string())), ("late", pa.string())]
+    columns = {"n": pa.array(range(9)), "tags": pa.array([["a"] * (i % 3) for i in range(9)])}
+    columns["late"] = pa.array([f"late {i}" for i in range(9)])
+    segments = []
+    for number, names in enumerate((["n", "tags"], ["n", "tags", "late"])):
+        schema = Schema(4, "l2", columns=pa.schema([k for k in kinds if k[0] in names]))
+        (tmp_path / f"{number}").mkdir()
+        file = write_segment(
+            Directory(tmp_path / f"{number}"), NAME, f.Header(f.Kind.SEGMENT, STORE, 1), schema, 9,
+            vectors=[np.ones((9, 4), np.float32)], ids=np.arange(9), column=columns.__getitem__,
+        )  # fmt: skip
+        segments.append(Segment(file, Schema(4, "l2", columns=pa.schema(kinds)), 9))
+    wanted = [(segments[0], np.array([5, 0])), (segments[1], np.array([4, 8]))]
+    n, tags, late = take(wanted, ["n", "tags", "late"], np.array([1, 3, 0, 2]))
+    assert n.to_pylist() == [4, 5, 8, 0]
+    assert tags.to_pylist() == [["a"], ["a"] * 2, ["a"] * 2, []]
+    assert late.to_pylist() == ["late 4", None, "late 8", None]

@@ -26,7 +26,7 @@ _HEAD_START = 0.1  # seconds for a first search alone: importing numba doubled i
 # numpy.ma: numba asks for it, 10 ms, when it first meets a read-only array, as mapped ones are;
 # the last two are what it and the modules with kernels import later
 _FOREIGN = ("numba", "numpy.ma", "xxhash", "concurrent.futures")
-_MODULES = ("vecdb.kernels.scan", "vecdb.kernels.hashing", "vecdb.graph")
+_MODULES = ("vecdb.kernels.scan", "vecdb.kernels.hashing", "vecdb.kernels.pick", "vecdb.graph")
 
 
 class _Gate:

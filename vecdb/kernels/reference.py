@@ -6,7 +6,9 @@ answered from here.
 
 from __future__ import annotations
 
+import ctypes
 import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +19,9 @@ from numpy.typing import NDArray
 from vecdb.errors import ArgumentError, describe
 from vecdb.kernels import blas
 
-__all__ = ["allowed_rows", "digests", "distances", "scan"]
+__all__ = [
+    "allowed_rows", "bits", "changed", "distances", "ends", "scan", "texts", "unknown", "values",
+]  # fmt: skip
 
 _BLOCK_BYTES = 16 << 20  # of float32 rows at a time
 _QUERIES = 64  # at a time
@@ -106,24 +110,143 @@ def scan(
     return best, dists, True
 
 
-def digests(addresses: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """XXH3-64 of pieces of memory, which the caller keeps alive.
+def unknown(reaches: NDArray[np.int64], rows: NDArray[np.int64], found: NDArray[np.int64]) -> int:
+    """The blocks of sections of mapped files that hold some rows' bytes and were not hashed yet.
 
     Parameters
     ----------
-    addresses, lengths : (n,) int64 array
-        Where each begins, and its bytes.
+    reaches : (n, 10) int64 array
+        For each section: its address and length in bytes, log2 of the bytes of a block; the bytes
+        from one row to the next (0: one bit) and those that a row needs; the address of int32
+        offsets that say instead where a row's bytes begin and end (else 0); the addresses of the
+        blocks' hashes and of a byte for each block that says whether it was hashed; the first of
+        `rows` that is meant, and the one behind the last.
+    rows : (m,) int64 array
+        For each section ascending, and the offsets' own bytes are there.
+    found : (k, 4) int64 array
+        Filled, as far as it goes, with address and length of each block and the addresses of its
+        hash and of its byte.
 
     Returns
     -------
-    (n,) uint64 array
+    int
+        How many there are; ``-1 - i`` when section `i` does not hold its rows.
     """
-    if not len(addresses):
-        return np.empty(0, np.uint64)
-    start, stop = int(addresses.min()), int((addresses + lengths).max())
-    memory = {"data": (start, True), "shape": (stop - start,), "typestr": "|u1", "version": 3}
-    data = np.asarray(SimpleNamespace(__array_interface__=memory)).data
-    places = (addresses - start).tolist()
-    digest = xxhash.xxh3_64_intdigest
-    found = (digest(data[at : at + n]) for at, n in zip(places, lengths.tolist(), strict=True))
-    return np.fromiter(found, np.uint64, len(addresses))
+    count = 0
+    for number, reach in enumerate(reaches.tolist()):
+        data, length, shift, step, span, offsets, hashes, known, first_row, last_row = reach
+        own = rows[first_row:last_row]
+        if not len(own):
+            continue
+        if offsets:
+            ends = _memory(offsets, 4 * (int(own[-1]) + 2)).view("<i4").astype(np.int64)
+            start, stop = ends[own], ends[own + 1]
+        elif own[0] < 0 or own[-1] > 8 * length:
+            return -1 - number
+        else:
+            start = own * step if step else own >> 3
+            stop = start + span
+        if start[0] < 0 or (start[1:] < start[:-1]).any() or (stop < start).any():
+            return -1 - number
+        if stop.max() > length:
+            return -1 - number
+        wanted = np.zeros(-(-length >> shift), np.bool_)
+        some = start < stop
+        for first, last in zip(start[some] >> shift, stop[some] - 1 >> shift, strict=True):
+            wanted[first : last + 1] = True
+        wanted &= _memory(known, len(wanted)) == 0
+        blocks = np.flatnonzero(wanted)
+        places = blocks << shift
+        lengths = np.minimum(length - places, 1 << shift)
+        listed = np.stack([data + places, lengths, hashes + 8 * blocks, known + blocks], axis=1)
+        room = found[count : count + len(listed)]
+        room[:] = listed[: len(room)]
+        count += len(listed)
+    return count
+
+
+def changed(blocks: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Hash blocks of memory, which the caller keeps alive, and note those that are sound.
+
+    Parameters
+    ----------
+    blocks : (n, 4) int64 array
+        As :func:`unknown` finds them.
+
+    Returns
+    -------
+    (n,) bool array
+        Whether a block does not have its hash, which is XXH3-64.
+    """
+    bad = np.zeros(len(blocks), np.bool_)
+    for number, (at, length, stored, known) in enumerate(blocks.tolist()):
+        expected = ctypes.c_uint64.from_address(stored).value
+        bad[number] = xxhash.xxh3_64_intdigest(_memory(at, length).data) != expected
+        if not bad[number]:
+            ctypes.c_uint8.from_address(known).value = 1
+    return bad
+
+
+def values(
+    reaches: NDArray[np.int64], rows: NDArray[np.int64], places: NDArray[np.int64],
+    out: NDArray[np.uint8],
+) -> None:  # fmt: skip
+    """The arguments and results of :func:`vecdb.kernels.pick.values`."""
+    size = out.shape[1]
+    for data, _, own, to in _own(reaches, rows, places):
+        held = _memory(data, size * (int(own[-1]) + 1)).reshape(-1, size)
+        out[to] = held[own]
+
+
+def bits(
+    reaches: NDArray[np.int64], rows: NDArray[np.int64], places: NDArray[np.int64],
+    out: NDArray[np.uint8],
+) -> None:  # fmt: skip
+    """The arguments and results of :func:`vecdb.kernels.pick.bits`."""
+    found = np.zeros(8 * len(out), np.bool_)
+    for data, _, own, to in _own(reaches, rows, places):
+        if data:
+            held = _memory(data, (int(own[-1]) >> 3) + 1)[own >> 3]
+            found[to] = held >> (own & 7).astype(np.uint8) & 1
+        else:
+            found[to] = True
+    out[:] = np.packbits(found, bitorder="little")
+
+
+def ends(
+    reaches: NDArray[np.int64], rows: NDArray[np.int64], places: NDArray[np.int64],
+    out: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """The arguments and results of :func:`vecdb.kernels.pick.ends`."""
+    for _, offsets, own, to in _own(reaches, rows, places):
+        held = _memory(offsets, 4 * (int(own[-1]) + 2)).view("<i4").astype(np.int64)
+        out[to + 1] = held[own + 1] - held[own]
+    np.cumsum(out, out=out)
+
+
+def texts(
+    reaches: NDArray[np.int64], rows: NDArray[np.int64], places: NDArray[np.int64],
+    stops: NDArray[np.int64], out: NDArray[np.uint8],
+) -> None:  # fmt: skip
+    """The arguments and results of :func:`vecdb.kernels.pick.texts`."""
+    for data, offsets, own, to in _own(reaches, rows, places):
+        held = _memory(offsets, 4 * (int(own[-1]) + 2)).view("<i4")
+        lengths = stops[to + 1] - stops[to]
+        pieces = zip(stops[to].tolist(), held[own].tolist(), lengths.tolist(), strict=True)
+        for at, start, length in pieces:
+            ctypes.memmove(out.ctypes.data + at, data + start, length)
+
+
+def _own(
+    reaches: NDArray[np.int64], rows: NDArray[np.int64], places: NDArray[np.int64]
+) -> Iterator[tuple[int, int, NDArray[np.int64], NDArray[np.int64]]]:
+    """Of each reach: its address, that of its offsets, its rows, and their places."""
+    for reach in reaches.tolist():
+        if reach[8] < reach[9]:
+            own = slice(reach[8], reach[9])
+            yield reach[0], reach[5], rows[own], places[own]
+
+
+def _memory(at: int, length: int) -> NDArray[np.uint8]:
+    memory = {"data": (at, True), "shape": (length,), "typestr": "|u1", "version": 3}
+    return np.asarray(SimpleNamespace(__array_interface__=memory))

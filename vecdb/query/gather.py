@@ -9,6 +9,7 @@ import numpy as np
 
 from vecdb.errors import ArgumentError, SchemaError, describe
 from vecdb.forking import load
+from vecdb.segment import take
 from vecdb.segment.columns import numbers
 
 if TYPE_CHECKING:
@@ -83,22 +84,18 @@ def _gather(
     rows: npt.NDArray[np.int64],
     names: Sequence[str],
 ) -> pa.Table:
-    import pyarrow as pa
-
     used = sorted(set(parts.tolist()))
     if not used:
         return empty_table(snapshot.schema, names)
     if len(used) == 1:
-        return _take(snapshot, snapshot.parts[used[0]], rows, names)
-    order = np.argsort(parts, kind="stable")
-    starts = np.searchsorted(parts[order], used)
-    tables = [
-        _take(snapshot, snapshot.parts[part], rows[mine], names)
-        for part, mine in zip(used, np.split(order, starts[1:]), strict=True)
+        return _take(snapshot, [(snapshot.parts[used[0]], rows)], names)
+    places = np.argsort(parts, kind="stable")
+    starts = np.searchsorted(parts[places], used)
+    own = [
+        (snapshot.parts[part], rows[mine])
+        for part, mine in zip(used, np.split(places, starts[1:]), strict=True)
     ]
-    inverse = np.empty(len(order), np.int64)
-    inverse[order] = np.arange(len(order))
-    return pa.concat_tables(tables).take(numbers(inverse))
+    return _take(snapshot, own, names, places)
 
 
 def ids(
@@ -142,7 +139,7 @@ def page(
             passing = len(rows)
             start = min(offset, passing)
             stop = min(start + left, passing)
-            tables.append(_take(snapshot, part, rows[start:stop], names))
+            tables.append(_take(snapshot, [(part, rows[start:stop])], names))
         offset -= start
         left -= stop - start
     return pa.concat_tables(tables) if tables else empty_table(snapshot.schema, names)
@@ -167,17 +164,56 @@ def empty_table(schema: Schema, names: Sequence[str]) -> pa.Table:
 
 
 def _take(
-    snapshot: Snapshot, part: Part, rows: npt.NDArray[np.int64], names: Sequence[str]
+    snapshot: Snapshot,
+    wanted: Sequence[tuple[Part, npt.NDArray[np.int64]]],
+    names: Sequence[str],
+    places: npt.NDArray[np.int64] | None = None,
 ) -> pa.Table:
+    """Rows of some parts, at their places in the table, else one after the other."""
     import pyarrow as pa
 
-    data = part.data
     stored = [name for name in names if name != "vector"]
-    taken = iter(data.take(stored, rows) if stored else ())
-    arrays: list[Any] = [_ids(data.ids.get(rows))]
-    for name in names:
-        arrays.append(_vectors(data.vectors[rows]) if name == "vector" else next(taken))
+    columns = dict(zip(stored, _columns(wanted, stored, places) if stored else (), strict=True))
+    if "vector" in names:
+        columns["vector"] = _vectors(_placed([p.data.vectors[rows] for p, rows in wanted], places))
+    ids = _ids(_placed([part.data.ids.get(rows) for part, rows in wanted], places))
+    arrays = [ids, *(columns[name] for name in names)]
     return pa.Table.from_arrays(arrays, schema=_table_schema(snapshot, names))
+
+
+def _placed(
+    pieces: list[npt.NDArray[Any]], places: npt.NDArray[np.int64] | None
+) -> npt.NDArray[Any]:
+    found = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    if places is None:
+        return found
+    placed = np.empty_like(found)
+    placed[places] = found
+    return placed
+
+
+def _columns(
+    wanted: Sequence[tuple[Part, npt.NDArray[np.int64]]],
+    names: Sequence[str],
+    places: npt.NDArray[np.int64] | None,
+) -> list[Any]:
+    """The columns of :func:`_take`: of the segments together, of each memtable by itself."""
+    import pyarrow as pa
+
+    segments = [(part.segment, rows) for part, rows in wanted if part.data.files]
+    if len(segments) == len(wanted):
+        return take(segments, names, places)
+    load("pyarrow.compute")  # what Arrow's own take would import
+    memtables: list[tuple[Any, npt.NDArray[np.int64]]]
+    memtables = [(part.data, rows) for part, rows in wanted if not part.data.files]
+    chunks = [data.take(names, rows) for data, rows in memtables]  # they come last
+    if segments:
+        chunks.insert(0, take(segments, names))
+    columns = [pa.concat_arrays(column) for column in zip(*chunks, strict=True)]
+    if places is None:
+        return columns
+    order = numbers(np.argsort(places))
+    return [column.take(order) for column in columns]
 
 
 def _table_schema(snapshot: Snapshot, names: Sequence[str]) -> pa.Schema:

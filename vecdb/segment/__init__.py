@@ -5,6 +5,6 @@ and map them; ``ids``, ``columns`` and ``index`` know what sections mean, ``bitm
 live. ``segment`` puts them together. Nothing here knows of commits or durability of a store.
 """
 
-from vecdb.segment.segment import Segment, write_segment
+from vecdb.segment.segment import Segment, take, write_segment
 
-__all__ = ["Segment", "write_segment"]
+__all__ = ["Segment", "take", "write_segment"]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ZONE_ROWS",
     "BlockStats",
+    "check_entry",
     "nulls",
     "numbers",
     "open_column",
@@ -102,10 +103,10 @@ def open_column(
     container: Container, index: int, kind: pa.DataType, rows: int, *, whole: bool = True
 ) -> pa.Array[Any]:
     """Column number `index` over the mapped file, hashed and validated; not so with `whole` false:
-    then rows must be looked at first, as :func:`vecdb.segment.pick.touch_columns` does."""
+    then it is the caller who sees to it that nothing is followed that has changed."""
     import pyarrow as pa
 
-    entry = _entry(container, index, kind)
+    entry = check_entry(container, index, kind)
     child = entry[2]
 
     def buffers(start: int, stop: int) -> list[pa.Buffer | None]:
@@ -161,7 +162,7 @@ def _array(
     return array
 
 
-def _entry(container: Container, index: int, kind: pa.DataType) -> list[Any]:
+def check_entry(container: Container, index: int, kind: pa.DataType) -> list[Any]:
     """What the segment's meta says of a column: its name, type, and length of the list's values."""
     entry: list[Any] = container.meta["columns"][index]
     if entry[1] != type_name(kind) or not isinstance(entry[2], int) or entry[2] < 0:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vecdb.errors import CorruptionError, VersionError, describe
 from vecdb.segment import format as f
-from vecdb.segment.blocks import Blocks
+from vecdb.segment.blocks import Blocks, changed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from vecdb.segment.blocks import Wanted
     from vecdb.segment.fs import Directory
     from vecdb.segment.mapping import Mapping
 
@@ -163,41 +162,11 @@ class Container:
         """Bytes of a section."""
         return self._section(name).length
 
-    def touch(self, *elements: tuple[str, int, npt.NDArray[np.int64]]) -> None:
-        """Hash the blocks in which elements lie, where that was not done before.
-
-        Parameters
-        ----------
-        *elements : (str, int, ndarray)
-            A section, the bytes of an element (1, 2, 4 or 8), and (n,) numbers of elements.
-        """
-        wanted = []
-        for name, size, places in elements:
-            section = self._section(name)
-            if not len(places):
-                continue
-            if int(places.view(np.uint64).max()) * size >= section.length:  # or negative
-                raise self.damaged(f"{section.length // size} elements in {name!r}", "one outside")
-            if not self._blocks.whole(name):
-                wanted.append((section, places * size // section.block))
-        self._touch(wanted)
-
-    def touch_spans(self, *spans: tuple[str, npt.NDArray[np.int64], npt.NDArray[np.int64]]) -> None:
-        """The same for ranges of bytes: a section, and (n,) starts and stops."""
-        wanted = []
-        for name, starts, stops in spans:
-            section = self._section(name)
-            length = section.length
-            if not len(starts):
-                continue
-            if int(starts.min()) < 0 or int(stops.max()) > length or bool((starts > stops).any()):
-                raise self.damaged(f"ranges inside the {length} bytes of {name!r}", "others")
-            if length and not self._blocks.whole(name):
-                # an empty range may stand at the very end, behind the last block
-                first = np.minimum(starts, length - 1) // section.block
-                last = np.maximum((stops - 1) // section.block, first)
-                wanted.append((section, _between(first, last, section.blocks)))
-        self._touch(wanted)
+    def reach(self, name: str, step: int, span: int, offsets: int = 0) -> tuple[int, ...]:
+        """What :mod:`vecdb.segment.pick` needs to find the blocks of a section that rows lie in:
+        see :func:`vecdb.kernels.reference.unknown`."""
+        self.check_block_hashes(name)
+        return self._blocks.reach(self._section(name), step, span, offsets)
 
     def elements(self, name: str, dtype: Any, places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """A copy of some elements of a section, which have been touched."""
@@ -209,8 +178,9 @@ class Container:
 
     def verify(self, *names: str) -> None:
         """Hash sections, each once; raises CorruptionError when a byte has changed."""
-        sections = [self._section(name) for name in names if not self._blocks.whole(name)]
-        self._hash([(section, np.arange(section.blocks)) for section in sections])
+        for name in names:
+            if not self._blocks.whole(name):
+                self.verify_blocks(name, 0, self._section(name).blocks)
 
     def verified(self, name: str) -> bool:
         """Whether a section has been hashed whole."""
@@ -218,23 +188,21 @@ class Container:
 
     def verify_blocks(self, name: str, start: int, stop: int) -> None:
         """Hash some blocks of a section; raises CorruptionError when a byte has changed."""
-        self._hash([(self._section(name), np.arange(start, stop))])
+        section = self._section(name)
+        self.check_block_hashes(name)
+        blocks = np.arange(start, stop)
+        bad = blocks[changed(self._blocks.listed(section, blocks))]
+        if len(bad):
+            raise self.changed(name, bad.tolist())
 
-    def _touch(self, wanted: Wanted) -> None:
-        missing = [(section, self._blocks.missing(section, blocks)) for section, blocks in wanted]
-        self._hash([(section, blocks) for section, blocks in missing if len(blocks)])
-
-    def _hash(self, wanted: Wanted) -> None:
-        for section, _ in wanted:
-            self.block_hashes(section.name)
-        changed = self._blocks.changed(wanted) if wanted else None
-        if changed is not None:
-            section, bad = changed
-            first = section.offset + bad[0] * section.block
-            raise self.damaged(
-                f"section {section.name!r} as it was written",
-                f"changed bytes in {len(bad)} of {section.blocks} blocks, the first at {first}",
-            )
+    def changed(self, name: str, bad: list[int]) -> CorruptionError:
+        """The error for blocks of a section that are not as they were written."""
+        section = self._section(name)
+        return self.damaged(
+            f"section {name!r} as it was written",
+            f"changed bytes in {len(bad)} of {section.blocks} blocks, "
+            f"the first at {section.offset + bad[0] * section.block}",
+        )
 
     def release_blocks(self, name: str, start: int, stop: int) -> None:
         """Blocks that were hashed need not stay in this process's resident memory."""
@@ -245,17 +213,17 @@ class Container:
     def bad_blocks(self, name: str) -> list[int]:
         """Numbers of the blocks whose bytes have changed; all of them when their hashes have."""
         section = self._section(name)
-        if self._blocks.stored(section) is None:
+        if not self._blocks.sound(section):
             return list(range(max(section.blocks, 1)))
-        changed = self._blocks.changed([(section, np.arange(section.blocks))])
-        return [] if changed is None else changed[1]
+        blocks = self._blocks.listed(section, np.arange(section.blocks))
+        found: list[int] = np.flatnonzero(changed(blocks)).tolist()
+        return found
 
-    def block_hashes(self, name: str) -> npt.NDArray[np.uint64]:
-        """The hashes of a section's blocks, themselves hashed, without a look at the blocks."""
-        stored = self._blocks.stored(self._section(name))
-        if stored is None:
+    def check_block_hashes(self, name: str) -> None:
+        """Hash the hashes of a section's blocks, without a look at the blocks; raises
+        CorruptionError when they have changed."""
+        if not self._blocks.sound(self._section(name)):
             raise self.damaged(f"the block hashes of {name!r}", "changed bytes")
-        return stored
 
     def problems(self) -> list[str]:
         """What a full check of every section finds; empty when the file is whole."""
@@ -282,15 +250,3 @@ class Container:
 def keeps_descriptor(kind: f.Kind) -> bool:
     """Whether rows of such a file may be read past its mapping."""
     return kind == f.Kind.SEGMENT
-
-
-def _between(
-    first: npt.NDArray[np.int64], last: npt.NDArray[np.int64], blocks: int
-) -> npt.NDArray[np.int64]:
-    """All blocks from each first to its last one; most ranges lie in one or two."""
-    if bool((first + 1 >= last).all()):
-        return np.concatenate([first, last])
-    edges = np.zeros(blocks + 1, np.int64)
-    np.add.at(edges, first, 1)
-    np.add.at(edges, last + 1, -1)
-    return np.flatnonzero(np.cumsum(edges[:-1]))

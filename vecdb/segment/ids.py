@@ -20,7 +20,7 @@ import numpy as np
 import xxhash
 
 from vecdb.segment.columns import numbers
-from vecdb.segment.pick import SCARCE, checked, touch_texts
+from vecdb.segment.pick import SCARCE, Reach, checked, reach_texts, touch
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -126,6 +126,7 @@ class TextIds:
         self._container = container
         self._rows = rows
         self._checked = False  # whether all texts are
+        self._reach: Reach | None = None
         offsets, text = (container.buffer(n, verify=False) for n in ("ids.offsets", "ids.text"))
         try:  # which looks at the first offset and at the last
             self._texts = pa.StringArray.from_buffers(rows, offsets, text)
@@ -141,7 +142,9 @@ class TextIds:
         if self._checked or len(rows) * SCARCE > self._rows:
             taken = self.all().take(numbers(rows))
         else:
-            touch_texts(self._container, [("ids.offsets", "ids.text")], rows)
+            if self._reach is None:
+                self._reach = reach_texts(self._container, "ids.offsets", "ids.text")
+            touch([([self._reach], np.sort(rows))])
             taken = checked(self._container, "text ids", self._texts.take(numbers(rows)))
         found: npt.NDArray[Any] = taken.to_numpy(zero_copy_only=False)
         return found

@@ -223,7 +223,7 @@ def open_graph(container: Container, rows: int, dim: int, *, verify: bool = Fals
     arrays = {name: _array(container, name, entry) for name, entry in described.items()}
     container.verify(*[n for n, array in arrays.items() if whole or array.nbytes <= _AT_ONCE])
     for name in arrays:
-        container.block_hashes(name)
+        container.check_block_hashes(name)
     try:
         return Graph.from_arrays(arrays, facts, rows, dim, check_links=whole)
     except (ValueError, TypeError, KeyError) as error:

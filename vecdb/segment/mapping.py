@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-__all__ = ["SCATTERED", "Mapping", "map_file"]
+__all__ = ["SCATTERED", "Mapping", "in_memory", "map_file", "will_need"]
 
 SCATTERED = 4 << 20  # what a smaller file has is soon read, whatever the order
 _DONT_CACHE = 0x80  # RWF_DONTCACHE
@@ -92,19 +92,6 @@ class Mapping:
         self._tell()
         return pa.foreign_buffer(self.address + offset, length, self)
 
-    def will_need(self, offset: int, length: int) -> None:
-        """Have the kernel begin to read a range, without changing how it takes other accesses."""
-        if self._scattered:
-            start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-            _libc.madvise(self.address + start, offset + length - start, mmap.MADV_WILLNEED)
-
-    def in_memory(self, offset: int) -> bool:
-        """Whether the page cache has the page of a byte; True where the system won't tell."""
-        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-        found = ctypes.c_ubyte(1)
-        _libc.mincore(self.address + start, 1, ctypes.byref(found))
-        return bool(found.value & 1)
-
     def release(self, offset: int, length: int) -> None:
         """Take the whole pages of a range out of this process's resident memory again; they stay
         in the page cache."""
@@ -158,6 +145,19 @@ class Mapping:
             self._munmap(self.address, self.length)
         if self.descriptor >= 0:
             _close(self.descriptor)
+
+
+def will_need(address: int, length: int) -> None:
+    """Have the system begin to read a mapped range; how it takes other accesses does not change."""
+    start = address // mmap.PAGESIZE * mmap.PAGESIZE
+    _libc.madvise(start, address + length - start, mmap.MADV_WILLNEED)
+
+
+def in_memory(address: int) -> bool:
+    """Whether the page cache has the page of a mapped byte; True where the system won't tell."""
+    found = ctypes.c_ubyte(1)
+    _libc.mincore(address // mmap.PAGESIZE * mmap.PAGESIZE, 1, ctypes.byref(found))
+    return bool(found.value & 1)
 
 
 class _Window:

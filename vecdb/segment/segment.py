@@ -15,6 +15,7 @@ from vecdb.forking import load
 from vecdb.segment import format as f
 from vecdb.segment.columns import (
     BlockStats,
+    check_entry,
     nulls,
     numbers,
     open_column,
@@ -23,7 +24,7 @@ from vecdb.segment.columns import (
 )
 from vecdb.segment.ids import IdColumn, TextIds, open_ids, write_ids
 from vecdb.segment.index import Index, open_graph
-from vecdb.segment.pick import SCARCE, checked, touch_columns
+from vecdb.segment.pick import SCARCE, Reach, pick, reach_column
 from vecdb.segment.sparse import little_endian
 from vecdb.segment.writer import ContainerWriter
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from vecdb.segment.fs import Directory
     from vecdb.segment.sparse import Sparse
 
-__all__ = ["Segment", "write_segment"]
+__all__ = ["Segment", "take", "write_segment"]
 
 # a column that is not open whole is opened once what its takes cost more has come to an opening
 _ROWS_A_TAKE = 1_000
@@ -148,31 +149,6 @@ class Segment:
     def position(self, name: str) -> int | None:
         """Number of a metadata column in the file; None when it is younger."""
         return self._stored().get(name)
-
-    def take(self, names: Sequence[str], rows: npt.NDArray[np.int64]) -> list[pa.Array[Any]]:
-        """Values of some rows of columns; of few, only the blocks that they lie in are hashed."""
-        loose: dict[str, tuple[str, pa.DataType]] = {}
-        arrays = []
-        for name in names:
-            column = self._cache.get(f"column {name}")
-            if column is None:
-                takes = self._cache[f"takes {name}"] = self._cache.get(f"takes {name}", 0) + 1
-                if self._is_worth_opening(name, len(rows), takes):
-                    column = self.column(name)
-            if column is None:
-                position, kind = self._stored()[name], self.columns.field(name).type
-                column = self._loose(name, position, kind)
-                loose[name] = f"c{position}", kind
-            arrays.append(column)
-        if loose:
-            touch_columns(self._file, loose.values(), rows)
-        index = numbers(rows)
-        load("pyarrow.compute")  # what take would import
-        taken = [column.take(index) for column in arrays]
-        for name, array in zip(names, taken, strict=True):
-            if name in loose:
-                checked(self._file, f"column {name!r}", array)
-        return taken
 
     def block_stats(self, name: str) -> BlockStats | None:
         """Zone maps of a column; None where there are none (text, lists, younger columns)."""
@@ -296,11 +272,14 @@ class Segment:
             return nulls(self.rows, kind)
         return open_column(self._file, position, kind, self.rows)
 
-    def _is_worth_opening(self, name: str, rows: int, takes: int) -> bool:
-        """Whether to open a column whole to take so many rows of it, for the so-manieth time: that
-        pays for many rows, and for few that are asked for again and again."""
+    def _is_worth_opening(self, name: str, rows: int) -> bool:
+        """Whether to have a column open whole to take so many rows of it: that pays for many rows,
+        and for few that are asked for again and again."""
+        if f"column {name}" in self._cache:
+            return True
         import pyarrow as pa
 
+        takes = self._cache[f"takes {name}"] = self._cache.get(f"takes {name}", 0) + 1
         position = self.position(name)
         if position is None or pa.types.is_list(self.columns.field(name).type):
             return True
@@ -312,14 +291,17 @@ class Segment:
         size = sum(s.length for key, s in sections if key.startswith(f"c{position}."))
         return size <= _OPENED_BYTES
 
-    def _loose(self, name: str, position: int, kind: pa.DataType) -> pa.Array[Any]:
-        """A column that nobody has hashed or validated."""
-        key = f"loose {name}"
-        column: pa.Array[Any] | None = self._cache.get(key)
-        if column is None:
-            column = open_column(self._file, position, kind, self.rows, whole=False)
-            self._cache[key] = column
-        return column
+    def _reach(self, name: str) -> Reach | None:
+        """How to pick rows of a column; None when it is younger than the file."""
+        key = f"reach {name}"
+        if key not in self._cache:
+            position, kind, reach = self.position(name), self.columns.field(name).type, None
+            if position is not None:
+                check_entry(self._file, position, kind)
+                reach = reach_column(self._file, f"c{position}", kind)
+            self._cache[key] = reach
+        found: Reach | None = self._cache[key]
+        return found
 
     def _stored(self) -> dict[str, int]:
         if self._positions is None:
@@ -337,6 +319,57 @@ class Segment:
         found = {key: meta.get(key) for key in expected}
         if found != expected:
             raise self._file.damaged(expected, str(found)[:120])
+
+
+def take(
+    wanted: Sequence[tuple[Segment, npt.NDArray[np.int64]]],
+    names: Sequence[str],
+    places: npt.NDArray[np.int64] | None = None,
+) -> list[pa.Array[Any]]:
+    """Values of some rows of segments' columns; of few, only the blocks that they lie in are
+    hashed.
+
+    Parameters
+    ----------
+    places : ndarray, optional
+        Where each of the rows comes to lie in the result; one after the other when not given.
+    """
+    picked = [
+        name
+        for name in names
+        if not all(segment._is_worth_opening(name, len(rows)) for segment, rows in wanted)
+    ]
+    if not picked:
+        return _take_whole(wanted, names, places)
+    own = [([segment._reach(name) for name in picked], rows) for segment, rows in wanted]
+    kinds = [wanted[0][0].columns.field(name).type for name in picked]
+    found = dict(zip(picked, pick(own, kinds, places), strict=True))
+    others = [name for name in names if name not in found]
+    if others:
+        found.update(zip(others, _take_whole(wanted, others, places), strict=True))
+    return [found[name] for name in names]
+
+
+def _take_whole(
+    wanted: Sequence[tuple[Segment, npt.NDArray[np.int64]]],
+    names: Sequence[str],
+    places: npt.NDArray[np.int64] | None,
+) -> list[pa.Array[Any]]:
+    """The same of columns that are open whole."""
+    import pyarrow as pa
+
+    load("pyarrow.compute")  # what Arrow's own take would import
+    pieces = []
+    for segment, rows in wanted:
+        index = numbers(rows)
+        pieces.append([segment.column(name).take(index) for name in names])
+    if len(pieces) == 1 and places is None:
+        return pieces[0]
+    columns = [pa.concat_arrays(column) for column in zip(*pieces, strict=True)]
+    if places is None:
+        return columns
+    back = numbers(np.argsort(places))
+    return [column.take(back) for column in columns]
 
 
 def write_segment(
