@@ -9,9 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from vecdb.kernels.jit import jit
+from vecdb.kernels.leaves import prefetch_bytes
 from vecdb.kernels.memory import read_i32, read_u8
 
 __all__ = ["bits", "ends", "texts", "values"]
+
+_AHEAD = 16  # rows asked for before they are needed: hashing has emptied the caches
 
 
 @jit("void(i8[:, ::1], i8[::1], i8[::1], u1[:, ::1])", entry=True)
@@ -20,6 +23,8 @@ def values(reaches, rows, places, out):
     size = out.shape[1]
     for reach in reaches:
         for i in range(reach[8], reach[9]):
+            if i + _AHEAD < reach[9]:
+                prefetch_bytes(reach[0] + size * rows[i + _AHEAD], size)
             at = reach[0] + size * rows[i]
             for k in range(size):
                 out[places[i], k] = read_u8(at + k)
@@ -41,6 +46,8 @@ def ends(reaches, rows, places, out):
     texts."""
     for reach in reaches:
         for i in range(reach[8], reach[9]):
+            if i + _AHEAD < reach[9]:
+                prefetch_bytes(reach[5] + 4 * rows[i + _AHEAD], 8)
             at = reach[5] + 4 * rows[i]
             out[places[i] + 1] = np.int64(read_i32(at + 4)) - np.int64(read_i32(at))
     for i in range(1, len(out)):
@@ -52,6 +59,9 @@ def texts(reaches, rows, places, stops, out):
     """The texts, each to where the one before it ends."""
     for reach in reaches:
         for i in range(reach[8], reach[9]):
+            if i + _AHEAD < reach[9]:
+                following = reach[0] + np.int64(read_i32(reach[5] + 4 * rows[i + _AHEAD]))
+                prefetch_bytes(following, 64)
             at = reach[0] + np.int64(read_i32(reach[5] + 4 * rows[i]))
             start = stops[places[i]]
             for k in range(stops[places[i] + 1] - start):
