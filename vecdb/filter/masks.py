@@ -81,11 +81,11 @@ class Passing(list[Allowed]):
 
 
 def live(snapshot: Snapshot) -> Passing:
-    """For each part the rows that are not deleted."""
-    known: Passing | None = _CACHE.get(snapshot, None)  # no filter
+    """For each part the rows that are not deleted; the snapshot remembers them."""
+    known: Passing | None = snapshot.memo.get("live")
     if known is None:
         known = Passing([Allowed(part.live, part.live_rows) for part in snapshot.parts])
-        _CACHE.put(snapshot, None, known, 0)
+        snapshot.memo["live"] = known
     return known
 
 
