@@ -3,10 +3,8 @@
 A walk that began in the midst of what its filter hides goes on from the rows that pass to others
 that do. It comes by nearly all of them, but not by those at the rim, whose links mostly lead to
 hidden rows, nor by some that lie scattered among these. They are few, so a walk may look at all of
-them (:func:`vecdb.graph.selective.seed`): under filters that exclude the region of the query on
-Fashion-MNIST and pass 30 %, rows with fewer than 12 links to others that pass were 2 % of those
-that do, and four in five of the neighbours that a walk missed. Under a random filter they are many,
-but no walk is in need of them.
+them (:func:`vecdb.graph.selective.seed`). Under a random filter they are many, but no walk is in
+need of them.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ __all__ = ["cut_off"]
 _PART = 16  # one in so many of the rows that pass are looked at by each walk, and
 _SOME = 64  # as many more, but
 _MOST = 4096  # at most
-_FEW = 3 / 8  # of the places for links: who has as many that pass is not cut off
+_FEW = 1 / 2  # of the places for links: who has as many that pass is not cut off
 _RARER = 8  # times more does a link from a row that passes count than one to it
 _AHEAD = 16  # rows whose links are asked for before they are needed
 _REACHED = 0x80  # beside the number of links from rows that pass
