@@ -30,6 +30,15 @@ def test_the_gate_and_the_reference_import_no_numba():
     assert python(code) == "False"
 
 
+def test_what_other_libraries_import_too_is_there_before_the_background_begins():
+    code = (
+        "import sys, vecdb.kernels as k; k.start_background()\n"
+        "print('numpy.random' in sys.modules, 'numba' in sys.modules)\n"
+        "import os; sys.stdout.flush(); os._exit(0)"
+    )
+    assert python(code) == "True False"
+
+
 def test_warming_up_in_the_background_ends_ready():
     code = (
         "import time, vecdb.kernels as k\n"

@@ -85,6 +85,9 @@ def start_background() -> None:
     with gate.starting:
         if gate.ready or not gate.usable or gate.thread is not None:
             return
+        # 11 ms that numba needs anyway; pandas, which Arrow imports in a first `add`, wants it too,
+        # and when both were at it Python once found a deadlock
+        load("numpy.random")
         gate.thread = threading.Thread(target=_compile_quietly, name="vecdb-warmup", daemon=True)
         gate.thread.start()
 
