@@ -60,8 +60,8 @@ __all__ = [
 
 VERSION = 1
 BLOCK = 1 << 20  # bytes that share one hash: 16.5 GB/s of XXH3-64 makes it 64 us
-# where single rows are read; to hash what bench.open's first get needs takes 6.7 ms in small pages
-# of the page cache, 3.7 with blocks of 4 KiB, but then the next get has 1.6 ms of hashing, too
+# where single rows are read; with 16, 8 and 4 KiB bench.open's first get took 5.2, 5.5 and 5.1 ms,
+# not 5.6, but the next 2.2, 2.5 and 2.6, not 1.7
 ROWS_BLOCK = 64 << 10
 PAGE = 4096
 ALIGN = 64

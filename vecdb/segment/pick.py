@@ -2,8 +2,8 @@
 
 Opening a column whole hashes all of it and looks through every offset and text; a `get` of some
 rows need not wait for that. All its columns of all its segments are looked for, hashed and copied
-together: in bench.open the first `get` of a process took 4.9 ms so, and 8.6 when NumPy and Arrow
-did it section by section.
+together: in bench.open the first `get` of a process takes 6.2 ms so, and took 9.7 when NumPy and
+Arrow did it section by section.
 """
 
 from __future__ import annotations
