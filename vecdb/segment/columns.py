@@ -28,6 +28,7 @@ __all__ = [
     "ZONE_ROWS",
     "BlockStats",
     "check_entry",
+    "is_text",
     "nulls",
     "numbers",
     "open_column",
@@ -116,11 +117,11 @@ def open_column(
 
     try:
         if pa.types.is_list(kind):
-            width = 3 if _is_text(kind.value_type) else 2
+            width = 3 if is_text(kind.value_type) else 2
             inner = _array(kind.value_type, child, buffers(2, 2 + width), validate=whole)
             column = _array(kind, rows, buffers(0, 2), [inner], validate=whole)
         else:
-            width = 3 if _is_text(kind) else 2
+            width = 3 if is_text(kind) else 2
             column = _array(kind, rows, buffers(0, width), validate=whole)
     except (pa.ArrowException, ValueError) as error:
         raise container.damaged(f"column {entry[0]!r} of {rows} rows", str(error)[:200]) from None
@@ -175,7 +176,7 @@ def _extents(buffers: list[Any], kind: pa.DataType, rows: int) -> list[int]:
     import pyarrow as pa
 
     bitmap = -(-rows // 8)
-    if _is_text(kind) or pa.types.is_list(kind):
+    if is_text(kind) or pa.types.is_list(kind):
         extents = [bitmap, 4 * (rows + 1)]
         if len(buffers) > 2:
             offsets = buffers[1]
@@ -185,7 +186,8 @@ def _extents(buffers: list[Any], kind: pa.DataType, rows: int) -> list[int]:
     return [bitmap, bitmap if kind.bit_width == 1 else rows * (kind.bit_width // 8)]
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column is of text or bytes: offsets, and what they lead to."""
     import pyarrow as pa
 
     return pa.types.is_string(kind) or pa.types.is_binary(kind)
@@ -205,7 +207,7 @@ def _write_stats(writer: ContainerWriter, index: int, column: pa.Array[Any]) -> 
     import pyarrow as pa
 
     kind = column.type
-    if _is_text(kind) or pa.types.is_list(kind):
+    if is_text(kind) or pa.types.is_list(kind):
         return
     values, null = _values(column)
     starts = np.arange(0, len(values), ZONE_ROWS)

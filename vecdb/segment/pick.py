@@ -17,7 +17,7 @@ from vecdb import kernels
 from vecdb.errors import CorruptionError
 from vecdb.kernels import reference
 from vecdb.segment.blocks import changed, fetch, unknown
-from vecdb.segment.columns import numbers
+from vecdb.segment.columns import is_text, numbers
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -66,7 +66,7 @@ def reach_column(container: Container, prefix: str, kind: pa.DataType) -> Reach:
     bits = None
     if validity in container.sections:
         bits = validity, container.reach(validity, 0, 1)
-    if _is_text(kind):
+    if is_text(kind):
         return reach_texts(container, values, f"{prefix}.2")._replace(validity=bits)
     size = kind.bit_width // 8  # none for one bit
     return Reach(container, bits, (values, container.reach(values, size, max(size, 1))), None)
@@ -192,7 +192,7 @@ def _column(
         buffers[0] = np.zeros(-(-count // 8), np.uint8)
         copy.bits(valid, rows, places, buffers[0])
     values = _table([reach.values[1] + own for reach, own in reaches])
-    if _is_text(kind):
+    if is_text(kind):
         texts = _table([reach.text[1] + own for reach, own in reaches if reach.text is not None])
         ends = np.zeros(count + 1, np.int64)
         copy.ends(texts, rows, places, ends)
@@ -251,12 +251,6 @@ def _ends(wanted: Wanted) -> Iterator[tuple[int, int]]:
 
 def _concatenated(wanted: Wanted) -> npt.NDArray[np.int64]:
     return wanted[0][1] if len(wanted) == 1 else np.concatenate([rows for _, rows in wanted])
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
-    return pa.types.is_string(kind) or pa.types.is_binary(kind)
 
 
 def checked(container: Container, what: str, taken: _Taken) -> _Taken:
