@@ -28,8 +28,10 @@ EVERY_WAY = COLUMNS | {  # to store a column: numbers, text, bits, lists, with n
     "raw": "binary",
 }
 State = dict[int, int]
-# memtables, merges and graphs at a few dozen rows, so that short workloads reach all of them
+# memtables, merges and graphs at a few dozen rows and at once, so that short workloads reach all of
+# them
 SMALL = {
+    "store_background___SETTLE": 0,
     "store_memtable__MAX_ROWS": 48,
     "store_compaction__INDEX_ROWS": 40,
     "store_compaction___TIER_ROWS": 32,
