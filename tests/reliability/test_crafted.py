@@ -133,7 +133,7 @@ REFUSED: dict[str, Craft] = {
     ),
     "no object": in_manifest(lambda d: "[]"),
     "not a number": in_manifest(lambda d: json.dumps(d).replace('"wal": ', '"wal": NaN, "x": ', 1)),
-    "a newer format": in_manifest(lambda d: d.update(format=2)),
+    "a newer format": in_manifest(lambda d: d.update(format=d["format"] + 1)),
     "an unknown feature": in_manifest(lambda d: d.update(features=["holograms"])),
     "features that are no list": in_manifest(lambda d: d.update(features=7)),
     "another store": in_manifest(lambda d: d.update(uuid="00" * 16)),

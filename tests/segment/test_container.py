@@ -66,7 +66,11 @@ def test_what_was_just_written_is_mapped_as_if_opened_by_its_name(
     assert made.problems() == []
 
 
-@pytest.mark.parametrize(("name", "size"), [("vectors", f.BLOCK), ("pieces", f.ROWS_BLOCK)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("vectors", f.BLOCK), ("c3.1", f.ROWS_BLOCK), ("c3.2", f.TEXT_BLOCK),
+     ("ids.text", f.TEXT_BLOCK)],
+)  # fmt: skip
 def test_block_hashes_are_the_hashes_of_blocks_however_the_section_was_written(
     tmp_path: Path, name: str, size: int
 ) -> None:
@@ -188,6 +192,24 @@ def test_a_newer_format_is_refused_as_such(tmp_path: Path) -> None:
     path.write_bytes(changed)
     with pytest.raises(VersionError, match="upgrade"):
         opened(tmp_path)
+
+
+def test_text_in_a_file_of_the_first_version_has_the_blocks_of_everything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = np.random.default_rng(6).integers(97, 123, 3 * f.ROWS_BLOCK + 17).astype("u1")
+    with monkeypatch.context() as then:
+        then.setattr(f, "VERSION", 1)
+        info = written(tmp_path, {"c0.2": text})
+    path = tmp_path / NAME
+    assert path.read_bytes()[8] == 1
+    container = opened(tmp_path, info)
+    assert (container.sections["c0.2"].blocks, container.problems()) == (4, [])
+    changed = bytearray(path.read_bytes())
+    changed[container.sections["c0.2"].offset + f.ROWS_BLOCK] ^= 1
+    path.unlink()
+    path.write_bytes(changed)
+    assert opened(tmp_path, info).bad_blocks("c0.2") == [1]
 
 
 @pytest.mark.parametrize(

@@ -157,16 +157,16 @@ def test_what_is_known_is_not_hashed_again_until_it_is_forgotten(
 
 
 def test_texts_have_the_blocks_hashed_that_they_reach_into(tmp_path: Path) -> None:
-    text = np.random.default_rng(5).integers(97, 123, 8 * f.ROWS_BLOCK).astype("u1")
-    size = f.ROWS_BLOCK
+    size = f.TEXT_BLOCK
+    text = np.random.default_rng(5).integers(97, 123, 8 * size).astype("u1")
     offsets = np.array([0, 3, 3, size - 2, size + 2, 4 * size + 1, len(text), len(text)], "<i4")
-    sound = container(tmp_path, 7, {"ends": offsets, "text": text})
-    file = damage(sound, "text", 2 * size)
+    sound = container(tmp_path, 7, {"c0.1": offsets, "c0.2": text})
+    file = damage(sound, "c0.2", 2 * size)
     for rows in ([0, 1, 2, 3], [5, 6], [1]):
-        touch([([reach_texts(file, "ends", "text")], np.array(rows))])
+        touch([([reach_texts(file, "c0.1", "c0.2")], np.array(rows))])
     for rows in ([4], [0, 4], [3, 4, 6]):
-        with pytest.raises(CorruptionError, match=r"'text'.* changed bytes in 1 of 8 blocks"):
-            touch([([reach_texts(file, "ends", "text")], np.array(rows))])
+        with pytest.raises(CorruptionError, match=r"'c0.2'.* changed bytes in 1 of 8 blocks"):
+            touch([([reach_texts(file, "c0.1", "c0.2")], np.array(rows))])
 
 
 def test_many_rows_may_have_few_bytes_of_text(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from vecdb.schema import Hnsw, Schema, columns_from
 from vecdb.segment.format import FileInfo
 from vecdb.segment.fs import Directory
 from vecdb.store.manifest import (
+    FORMAT,
     Manifest,
     SegmentEntry,
     newest_generation,
@@ -115,7 +116,7 @@ def test_deep_nesting_is_refused(tmp_path: Path) -> None:
         read_manifest(Directory(tmp_path), 7)
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"features": ["from the future"]}])
+@pytest.mark.parametrize("change", [{"format": FORMAT + 1}, {"features": ["from the future"]}])
 def test_a_newer_format_is_refused_as_such_and_left_alone(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Blocks", "changed", "fetch", "unknown"]
 
 _STEP = 64 << 20  # bytes hashed in one call, which no signal interrupts
+_ROOM = 4096  # blocks that are listed at once: else they are counted first
 _SAMPLE = 4  # blocks looked for in memory before all are
 
 
@@ -83,7 +84,7 @@ def unknown(reaches: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> Any:
         from vecdb.kernels import hashing
 
         find = hashing.unknown
-    found = _NONE
+    found = np.empty((min(len(rows) * len(reaches), _ROOM), 4), np.int64)
     while (count := find(reaches, rows, found)) > len(found):
         found = np.empty((count, 4), np.int64)
     return found[:count] if count >= 0 else -1 - count
@@ -124,6 +125,3 @@ def fetch(blocks: npt.NDArray[np.int64]) -> None:
     runs = np.flatnonzero(places[1:] != ends[:-1]) + 1
     for start, stop in zip([0, *runs.tolist()], [*runs.tolist(), len(places)], strict=True):
         will_need(int(places[start]), int(ends[stop - 1] - places[start]))
-
-
-_NONE = np.empty((0, 4), np.int64)

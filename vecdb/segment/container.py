@@ -61,14 +61,14 @@ class Container:
         if length < f.HEADER.size + f.TAIL.size:
             raise self.damaged("a whole file", f"{length} bytes")
         tail = end[-f.TAIL.size :]
-        magic, version, found, _, uuid, self.id, self.segment = f.HEADER.unpack(header)
-        if magic == f.MAGIC and version > f.VERSION:
+        magic, self._version, found, _, uuid, self.id, self.segment = f.HEADER.unpack(header)
+        if magic == f.MAGIC and self._version > f.VERSION:
             raise VersionError(
                 describe(str(self.path), expected=f"format version {f.VERSION} or older",
-                         got=f"version {version}", fix="upgrade vecdb")
+                         got=f"version {self._version}", fix="upgrade vecdb")
             )  # fmt: skip
         start, sections, meta, total, digest, end_magic = f.TAIL.unpack(tail)
-        if magic != f.MAGIC or end_magic != f.END_MAGIC or version != f.VERSION or found != kind:
+        if (magic, end_magic, found) != (f.MAGIC, f.END_MAGIC, kind) or not self._version:
             raise self.damaged(f"a {kind.name.lower()} file", "other bytes")
         if uuid != store or (expected is not None and self.id != expected.id):
             raise self.damaged("a file of this store", "one of another store or place")
@@ -116,7 +116,7 @@ class Container:
                 name = raw.rstrip(b"\0").decode("ascii")
             except UnicodeDecodeError:
                 raise self.damaged("ASCII section names", raw) from None
-            size = f.block_size(self.kind, name)
+            size = f.block_size(self._version, self.kind, name)
             section = f.Section(name, offset, length, hashes, digest, size)
             inside = end <= offset and offset + length <= self._footer_offset
             hashed = end <= hashes and hashes + 8 * section.blocks <= hashes_end and hashes % 8 == 0

@@ -53,7 +53,7 @@ class ContainerWriter:
             raise ValueError(f"section name {name!r} is longer than {f.MAX_NAME} bytes")
         self._end_section()
         self._pad(align)
-        self._size = f.block_size(self._header.kind, name)
+        self._size = f.block_size(f.VERSION, self._header.kind, name)
         self._sections.append(f.Section(name, self._length, 0, 0, 0, self._size))
         self._hashes.append([])
 

@@ -75,8 +75,7 @@ class Container:
             body += data
         body += bytes(-len(body) % 8)
         for row, (name, data) in zip(rows, self.sections.items(), strict=True):
-            large = name == "vectors" or self.path.stem[:3] != "seg"
-            size = f.BLOCK if large else f.ROWS_BLOCK
+            size = f.block_size(self.header[8], f.Kind(self.header[10]), name)
             blocks = [data[i : i + size] for i in range(0, len(data), size)]
             hashes = b"".join(struct.pack("<Q", xxhash.xxh3_64_intdigest(b)) for b in blocks)
             row[3:] = [len(body), xxhash.xxh3_64_intdigest(hashes)]
