@@ -12,7 +12,7 @@ import vecdb
 PACKAGE = Path(vecdb.__file__).parent
 # each row may import from the rows above it, and from itself
 LAYERS = [
-    {"errors", "forking", "turns"},
+    {"errors", "ending", "forking", "turns"},
     {"schema"},
     {"batch", "metadata", "progress"},
     {"workers"},

@@ -11,8 +11,9 @@
 The architecture, in the order of the data's path. A module imports only from what stands above it
 in this list::
 
-    errors      every error, one message form; forking: what a fork waits for; turns: how searches
-                let a thread go first that comes back from the system
+    errors      every error, one message form; ending, forking: what the end of the process and a
+                fork wait for; turns: how searches let a thread go first that comes back from the
+                system
     schema      what a collection holds; batch, metadata: user input, checked
     workers     the fixed thread pool
     kernels     numba leaves: distances, scans, prefetch, heaps, visited sets; a gate that loads

@@ -16,6 +16,7 @@ import numpy as np
 
 from vecdb import batch as _batch
 from vecdb import kernels
+from vecdb.ending import start
 from vecdb.errors import ArgumentError, describe
 from vecdb.filter import masks
 from vecdb.fingerprint import Guard
@@ -379,7 +380,7 @@ class Collection(Reading):
         if store is None or store.mode != "w" or ending():
             return
         if threading.current_thread().name.startswith("vecdb-"):  # it can't wait for itself
-            threading.Thread(target=store.close, daemon=True).start()
+            start("close", store.close)
         else:
             self.close()
 

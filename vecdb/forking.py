@@ -14,6 +14,9 @@ import os
 import sys
 import threading
 import time
+from functools import partial
+
+from vecdb.ending import start
 
 __all__ = ["load", "load_in_time", "no_fork", "patience"]
 
@@ -45,11 +48,7 @@ def load_in_time(name: str, deadline_ns: int) -> bool:
     key = name, os.getpid()
     thread = _loading.get(key)
     if thread is None:
-        thread = threading.Thread(
-            target=_load_quietly, args=(name,), name="vecdb-load", daemon=True
-        )
-        _loading[key] = thread
-        thread.start()
+        thread = _loading[key] = start("load", partial(_load_quietly, name))
     if thread.is_alive():
         thread.join(patience(deadline_ns))
     return not thread.is_alive()

@@ -10,10 +10,12 @@ import logging
 import os
 import threading
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vecdb.ending import is_near, start
 from vecdb.filter.columns import ColumnData, Ids, column_data
 from vecdb.filter.evaluate import TimeUpError, evaluate
 from vecdb.filter.parse import parse
@@ -22,6 +24,7 @@ from vecdb.filter.zones import Stats, judge
 from vecdb.forking import load_in_time, patience
 from vecdb.segment import bitmap
 from vecdb.segment.columns import ZONE_ROWS, BlockStats
+from vecdb.workers import cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +42,18 @@ _log = logging.getLogger("vecdb")
 _ZERO = np.uint8(0)
 CACHE_BYTES = 256 << 20  # of masks and codes, in this process
 _ENTRY_BYTES = 1024  # of an entry itself and of what searches prepare under it
+
+
+def _new_turns() -> None:
+    """Columns are read behind searches by as many threads as leave a core to those who search: one
+    of two columns at a time here, 5 ms came to 17 at the worst with all at once and to 10 so."""
+    global _turns  # noqa: PLW0603 - in a forked child the threads that had a turn are not there
+    _turns = threading.Semaphore(max(cores() - 1, 1))
+
+
+_turns: threading.Semaphore
+_new_turns()
+os.register_at_fork(after_in_child=_new_turns)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -222,8 +237,7 @@ def _in_time(data: Segment, name: str, textual: bool, deadline_ns: int) -> Colum
     if done is None or done.is_set():
         done = threading.Event()
         _CACHE.put(data, key, done, 0)
-        args = data, name, textual, done
-        threading.Thread(target=_read, args=args, name="vecdb-column", daemon=True).start()
+        start("column", partial(_read, data, name, textual, done))
     if not done.wait(patience(deadline_ns)):
         raise TimeUpError
     column: ColumnData | Ids | None = _CACHE.get(data, name)
@@ -232,7 +246,9 @@ def _in_time(data: Segment, name: str, textual: bool, deadline_ns: int) -> Colum
 
 def _read(data: Segment, name: str, textual: bool, done: threading.Event) -> None:
     try:
-        _made(data, name, textual)
+        with _turns:
+            if not is_near():
+                _made(data, name, textual)
     except Exception:
         _log.debug("column %s could not be read ahead", name, exc_info=True)  # who waits meets it
     finally:

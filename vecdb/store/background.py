@@ -8,7 +8,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
+
+from vecdb.ending import start
 
 if TYPE_CHECKING:
     from vecdb.store.compaction import Compactor
@@ -23,7 +26,7 @@ _SETTLE = 0.1
 
 
 class Background:
-    """Daemon threads that work until :meth:`stop`."""
+    """Threads that work until :meth:`stop`, or the end of the process."""
 
     def __init__(self, writer: Writer, compactor: Compactor) -> None:
         self._writer = writer
@@ -31,19 +34,20 @@ class Background:
         self._stopping = threading.Event()
         self._seen = 0  # changes of the segments that the compactor has looked at
         self._threads = [
-            threading.Thread(target=self._run, args=(work,), name=f"vecdb-{name}", daemon=True)
+            start(name, partial(self._run, work), self._tell)
             for name, work in (("flush", self._flush), ("compact", self._compact))
         ]
-        for thread in self._threads:
-            thread.start()
 
     def stop(self) -> None:
         """End both threads; an index build gives up, anything shorter is finished."""
+        self._tell()
+        for thread in self._threads:
+            thread.join()
+
+    def _tell(self) -> None:
         self._stopping.set()
         self._writer.wake_all()
         self._compactor.interrupt()
-        for thread in self._threads:
-            thread.join()
 
     def _run(self, work: Callable[[], None]) -> None:
         try:

@@ -1,0 +1,84 @@
+"""A process that ends while vecdb works behind its back waits for that work: Arrow in a thread that
+goes on would abort it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vecdb
+
+# a step, named by where it stands, that is in its midst when the main thread comes to its end
+SLOW = """
+import sys, threading, time
+import numpy as np, vecdb
+from vecdb.filter import masks
+from vecdb.store import compaction
+path, place, name = sys.argv[1:]
+begun = threading.Event()
+step = getattr(eval(place), name)
+def slow(*args):
+    print("begun", flush=True)
+    begun.set()
+    time.sleep(0.5)
+    found = step(*args)
+    print("over", flush=True)
+    return found
+setattr(eval(place), name, slow)
+col = vecdb.open(path, "w")
+one = np.ones(4, np.float32)
+"""
+READ = """
+others = [vecdb.open(path, "r") for _ in range(3)]
+for reader in others:
+    assert not reader.search(one, where={"year": 2001}, timeout=0.005).plan.complete
+assert begun.wait(20)
+"""
+COMPACT = """
+col.add(one[None], metadata=[{"year": 1}])
+begun.clear()
+for _ in range(2):
+    col.add(np.ones((3, 4), np.float32), metadata=[{"year": 1}] * 3)
+    col.flush()
+assert begun.wait(20)
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "work"),
+    [("masks column_data", READ), ("compaction.Compactor step", COMPACT)],
+    ids=["columns read behind searches", "compaction"],
+)
+def test_the_end_of_a_process_waits_for_what_is_being_done_and_begins_nothing(
+    tmp_path: Path, where: str, work: str
+) -> None:
+    path = tmp_path / "store"
+    with vecdb.create(path, 4, "l2", schema={"year": "int64"}) as col:
+        col.add(np.ones((3, 4), np.float32), metadata=[{"year": 2000 + i} for i in range(3)])
+    command = [sys.executable, "-c", SLOW + work, str(path), *where.split()]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    said = run.stdout.split()
+    assert said[-2:] == ["begun", "over"]
+    assert len(said) == 2 or work == COMPACT  # which has looked at what it found, too
+
+
+def test_a_forked_child_does_not_wait_for_threads_that_it_lacks() -> None:
+    script = """
+import os, sys, threading
+from vecdb import ending
+go_on = threading.Event()
+ending.start("test", go_on.wait, go_on.set)
+child = os.fork()
+if child == 0:
+    sys.exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+    environment = os.environ | {"PYTHONWARNINGS": "ignore"}  # of forking beside threads
+    run = subprocess.run([sys.executable, "-c", script], timeout=20, env=environment, check=False)
+    assert run.returncode == 0
