@@ -40,7 +40,7 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -68,10 +68,20 @@ Asked = list[tuple[str, npt.NDArray[Any]]]  # a column, and the queries under fi
 def store_of(data: Dataset, columns: dict[str, npt.NDArray[Any]], path: Path) -> Any:
     """The store with these columns; made where there is none."""
     if not path.exists():
-        with vecdb.create(path, data.train.shape[1], data.metric) as made:
+        dim = data.train.shape[1]
+        with finished(path) as new, vecdb.create(new, dim, data.metric) as made:
             made.add(data.train, metadata=columns)
             made.optimize()
     return vecdb.open(path, threads=1)
+
+
+@contextmanager
+def finished(path: Path) -> Iterator[Path]:
+    """Where to make a store that comes to `path` once it is whole."""
+    new = path.with_name(f"{path.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    yield new
+    new.rename(path)
 
 
 def filters_of(data: Dataset) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Asked]]:
@@ -99,11 +109,13 @@ def halved(data: Dataset, folder: Path, report: Report) -> Iterator[tuple[Any, d
     for number, (own, rest) in enumerate([halves, halves[::-1]]):
         path = folder / f"targets-own-{number}"
         if not path.exists():
-            shutil.copytree(folder / "targets", path)
-            with vecdb.open(path, "w", threads=1) as made:
-                before = time.process_time()
-                made.calibrate(own)
-                report.line(calibrated_on=len(own), cpu_seconds=time.process_time() - before)
+            with finished(path) as new:
+                shutil.copytree(folder / "targets", new)
+                with vecdb.open(new, "w", threads=1) as made:
+                    before = time.process_time()
+                    made.calibrate(own)
+                    spent = time.process_time() - before
+                report.line(calibrated_on=len(own), cpu_seconds=spent)
         yield vecdb.open(path, threads=1), filters_of(dataclasses.replace(data, test=rest))[1]
 
 

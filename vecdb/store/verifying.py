@@ -88,9 +88,8 @@ def _report(directory: Directory, generation: int) -> dict[str, Any]:
         problems.append(f"{error} (lost: which files belong to the collection)")
         return report
     report["bytes"] = directory.size(names.manifest(generation))
-    logs: list[str] = []
     # a flush writes the columns of its moment, which the log alone may know of
-    schema = _check_logs(directory, manifest, report, logs)
+    schema, torn_off = _check_logs(directory, manifest, report)
     for entry in manifest.segments:
         report["rows"] += entry.live
         found = []
@@ -99,7 +98,7 @@ def _report(directory: Directory, generation: int) -> dict[str, Any]:
             report["bytes"] += info.length
             found += _file_problems(directory, manifest.uuid, schema, entry, kind, info)
         problems.extend(found or _entry_problems(directory, manifest, entry))
-    problems.extend(logs)
+    problems.extend(torn_off)
     report["ok"] = not problems
     return report
 
@@ -151,9 +150,10 @@ def _entry_problems(directory: Directory, manifest: Manifest, entry: SegmentEntr
 
 
 def _check_logs(
-    directory: Directory, manifest: Manifest, report: dict[str, Any], problems: list[str]
-) -> Schema:
-    """Read every record of the logs, as opening the store would; the schema after the last."""
+    directory: Directory, manifest: Manifest, report: dict[str, Any]
+) -> tuple[Schema, list[str]]:
+    """Read every record of the logs, as opening the store would: the schema after the last, and the
+    problem that ends the reading, if there is one."""
     state = State(manifest, ())
     try:
         logs = [first_log(directory, manifest)]
@@ -164,5 +164,5 @@ def _check_logs(
             report["torn_bytes"] += len(log.torn())
         report["log_records"] = state.sequence - manifest.sequence
     except (CorruptionError, StorageError) as error:
-        problems.append(f"{error} (lost: writes after record {state.sequence})")
-    return state.schema
+        return state.schema, [f"{error} (lost: writes after record {state.sequence})"]
+    return state.schema, []
