@@ -68,6 +68,30 @@ def test_the_end_of_a_process_waits_for_what_is_being_done_and_begins_nothing(
     assert len(said) == 2 or work == COMPACT  # which has looked at what it found, too
 
 
+def test_a_write_that_would_wait_for_a_thread_that_has_ended_is_refused(tmp_path: Path) -> None:
+    script = """
+import atexit, sys
+atexit.register(lambda: late())
+import numpy as np, vecdb
+from vecdb.store import memtable
+memtable.MAX_ROWS = 16
+col = vecdb.create(sys.argv[1], 4, "l2")
+def late():
+    try:
+        for _ in range(20):
+            col.add(np.ones((4, 4), np.float32))
+    except vecdb.ClosedError as error:
+        print(error)
+    col.close()
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "store")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "before exit handlers run" in run.stdout
+    with vecdb.open(tmp_path / "store") as col:
+        assert len(col) == 48  # three memtables, each with what it has room for
+
+
 def test_a_forked_child_does_not_wait_for_threads_that_it_lacks() -> None:
     script = """
 import os, sys, threading

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vecdb.ending import is_near
 from vecdb.errors import ClosedError, DuplicateIdError, PoisonedError, SchemaError, describe
 from vecdb.store import record
 from vecdb.store.commit import Edit, commit, new_segment
@@ -327,6 +328,11 @@ class Writer:
             if len(self.state.memtables) < _MAX_MEMTABLES:
                 self._rotate()
                 self.full.notify()
+            elif is_near():
+                raise ClosedError(
+                    "the process ends, and its background no longer makes room. Fix: "
+                    "close the collection before exit handlers run"
+                )
             else:
                 self.room.wait()
 
