@@ -28,7 +28,7 @@ SLACKS = (1.0, 1.03, 1.06, 1.1, 1.15, 1.21, 1.28, 1.4, 1.6, 2.0, 3.0)
 CAP = 1024  # nodes that may wait in a bounded walk
 
 _UNSEEN = 1e-4  # share of misses that a sample of so many hits can't tell from none
-_SAFETY = (0.74, 2.0)  # share of the allowed misses that is aimed at: constant, and times them
+_SAFETY = (0.72, 2.0)  # share of the allowed misses that is aimed at: constant, and times them
 
 
 class Effort(NamedTuple):
