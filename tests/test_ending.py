@@ -15,7 +15,8 @@ import vecdb
 
 # a step, named by where it stands, that is in its midst when the main thread comes to its end
 SLOW = """
-import sys, threading, time
+import faulthandler, sys, threading, time
+faulthandler.dump_traceback_later(30, exit=True)
 import numpy as np, vecdb
 from vecdb.filter import masks
 from vecdb.store import compaction

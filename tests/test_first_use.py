@@ -46,6 +46,27 @@ def test_nothing_of_the_kernel_cache_lands_in_a_store(tmp_path: Path) -> None:
     assert names <= {"LOCK", "MANIFEST", "wal", "seg", "idx", "del"}
 
 
+def test_closing_does_not_wait_for_the_compiler(tmp_path: Path) -> None:
+    """The background would build a graph, which takes kernels that this machine has not."""
+    script = """
+import time, numpy as np, vecdb
+from vecdb import kernels
+from vecdb.store import background, compaction
+background._SETTLE = compaction._QUIET = 0
+compaction.INDEX_ROWS = 40
+col = vecdb.create({path!r}, dim=8)
+col.add(np.random.default_rng(0).standard_normal((50, 8), np.float32))
+col.flush()
+while not kernels._gate.compiling:
+    time.sleep(0.01)
+col.close()
+assert not kernels.ready()
+"""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    run(script.format(path=str(tmp_path / "a.vdb")), NUMBA_CACHE_DIR=str(cache))
+
+
 def test_a_forked_child_searches_while_the_parent_compiles(tmp_path: Path) -> None:
     script = """
 import os, time, warnings, numpy as np, vecdb

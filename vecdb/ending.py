@@ -15,11 +15,10 @@ from collections.abc import Callable
 __all__ = ["is_near", "start"]
 
 _running: dict[threading.Thread, Callable[[], None]] = {}  # and how each is told
-_near = threading.Event()
 
 
 def start(
-    name: str, work: Callable[[], None], stop: Callable[[], None] = _near.set
+    name: str, work: Callable[[], None], stop: Callable[[], None] = lambda: None
 ) -> threading.Thread:
     """Have `work` done by a thread, ``vecdb-<name>``, that the end of the process waits for.
 
@@ -47,12 +46,11 @@ def start(
 
 
 def is_near() -> bool:
-    """Whether the process is about to end."""
-    return _near.is_set()
+    """Whether the process ends: its exit handlers run, or are about to."""
+    return not threading.main_thread().is_alive()
 
 
 def _wait() -> None:
-    _near.set()
     threads = dict(_running)
     for stop in threads.values():
         stop()

@@ -50,6 +50,37 @@ def test_warming_up_in_the_background_ends_ready():
     assert python(code) == "True True"
 
 
+def test_nothing_is_compiled_once_the_process_is_about_to_end():
+    """numba's LLVM would hear too late of the end, and wait at it for a lock that nobody opens."""
+    code = """
+import atexit, sys, threading, time
+ended = threading.Event()
+def late():  # the last of the exit handlers
+    ended.set()
+    time.sleep(1)
+    print("llvmlite.binding" in sys.modules, "numba" in sys.modules)
+atexit.register(late)
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "llvmlite.binding":
+            assert ended.wait(60)
+sys.meta_path.insert(0, Slow())
+import vecdb.kernels as k
+k.start_background()
+"""
+    assert python(code) == "True False"
+
+
+def test_who_waits_for_the_kernels_may_give_up(tmp_path):
+    code = (
+        "import threading, vecdb.kernels as k\n"
+        "asked = []\n"
+        "print(k.wait(lambda: asked.append(1) or len(asked) > 3), k.ready())\n"
+        "import os, sys; sys.stdout.flush(); os._exit(0)"
+    )
+    assert python(code, NUMBA_CACHE_DIR=str(tmp_path)) == "False False"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_child_forked_during_the_compilation_answers_and_does_not_hang():
     code = (

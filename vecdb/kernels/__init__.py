@@ -15,17 +15,21 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from vecdb.ending import is_near
 from vecdb.forking import load
 
-__all__ = ["cpu_features", "ready", "start_background", "warmup"]
+__all__ = ["cpu_features", "ready", "start_background", "wait", "warmup"]
 
 _log = logging.getLogger("vecdb")
+_LOOK = 0.05  # seconds between two looks whether to go on waiting
 _HEAD_START = 0.1  # seconds for a first search alone: importing numba doubled its time, by the GIL
 # numpy.ma: numba asks for it, 10 ms, when it first meets a read-only array, as mapped ones are;
 # the last two are what it and the modules with kernels import later
-_FOREIGN = ("numba", "numpy.ma", "xxhash", "concurrent.futures")
+_LLVM = "llvmlite.binding"
+_FOREIGN = (_LLVM, "numba", "numpy.ma", "xxhash", "concurrent.futures")
 _MODULES = ("vecdb.kernels.scan", "vecdb.kernels.hashing", "vecdb.kernels.pick", "vecdb.graph")
 
 
@@ -79,6 +83,18 @@ def warmup(wait: bool = True) -> float:
     return time.perf_counter() - started
 
 
+def wait(give_up: Callable[[], bool]) -> bool:
+    """Have every kernel compiled, as :func:`warmup` does; False when `give_up` said so before."""
+    start_background()
+    thread = _gate.thread
+    while thread is not None and thread.is_alive():
+        if give_up():
+            return False
+        thread.join(_LOOK)
+    warmup()
+    return True
+
+
 def start_background() -> None:
     """Compile in a daemon thread; does nothing when that was begun before."""
     gate = _gate
@@ -123,7 +139,11 @@ def _compile() -> None:
 def _compile_quietly() -> None:
     time.sleep(_HEAD_START)
     try:
-        _compile()
+        load(_LLVM)
+        # while exit handlers run it comes too late to have one: at the very end it would then close
+        # its objects, which hung where the lock for that was held by this thread, dead by then
+        if not is_near():
+            _compile()
     except Exception:
         _log.exception("the kernels could not be compiled: searches stay on the NumPy paths")
 

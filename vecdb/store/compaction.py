@@ -305,9 +305,12 @@ class Compactor:
         asked: _Questions,
         progress: Report | None,
     ) -> Graph:
-        from vecdb import graph, kernels
+        from vecdb import kernels
 
-        kernels.warmup()
+        if not kernels.wait(self._gives_up):
+            raise _GaveUp
+        from vecdb import graph
+
         schema = segment.schema
         with segment.streaming():
             built = graph.build(
@@ -397,14 +400,13 @@ def _seeds(group: list[Part]) -> list[tuple[Graph, npt.NDArray[np.int64]]]:
     return seeds
 
 
-def _cancelled() -> type[BaseException]:
+def _cancelled() -> tuple[type[BaseException], ...]:
     """What an interrupted build raises; naming it must not import numba."""
     import sys
 
     module = sys.modules.get("vecdb.graph")
-    kind: type[BaseException] = getattr(module, "Cancelled", _Never)
-    return kind
+    return _GaveUp, getattr(module, "Cancelled", _GaveUp)
 
 
-class _Never(BaseException):
-    """Raised by nobody."""
+class _GaveUp(Exception):
+    """A build was interrupted before there were kernels for it."""
