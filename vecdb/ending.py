@@ -1,7 +1,7 @@
 """What the end of a process waits for: threads of vecdb that may be inside Arrow.
 
 A thread in the background that is not told would go on while the process is taken down around it;
-Arrow's code then ends the process with an abort: 7 of 55 processes that ended while columns were
+Arrow's code then at times ends the process with an abort: so ended processes while columns were
 read behind searches that had timed out.
 """
 

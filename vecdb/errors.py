@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = [
     "ArgumentError",
+    "Cancelled",
     "ClosedError",
     "CorruptionError",
     "DimensionError",
@@ -91,6 +92,10 @@ class CorruptionError(VecdbError):
 
 class VersionError(VecdbError):
     """The collection was written by a newer vecdb, or in a format this machine can't read."""
+
+
+class Cancelled(VecdbError):
+    """The `cancel` callback of a graph's build said so; who interrupts a build catches it."""
 
 
 class ModelWarning(UserWarning):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vecdb import graph
+from vecdb.errors import Cancelled
 from vecdb.kernels.jit import INTERPRETED
 from vecdb.kernels.scan import scan
 from vecdb.workers import Workers
@@ -85,7 +86,7 @@ def test_a_build_can_be_watched_and_cancelled():
     graph.build(vectors, "l2", ef_construction=32, progress=lambda *at: seen.append(at))
     assert seen == sorted(seen)
     assert seen[-1] == (ROWS, ROWS)
-    with pytest.raises(graph.Cancelled):
+    with pytest.raises(Cancelled):
         graph.build(vectors, "l2", ef_construction=32, cancel=lambda: len(seen) > 0)
 
 

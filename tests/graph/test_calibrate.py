@@ -181,7 +181,7 @@ def test_the_slack_goes_by_the_number_of_stones_that_are_nearer() -> None:
 
 
 def slack_for(missed: list[float], missed_by_all: list[float], slacks: list[float]) -> float:
-    """Where a class of new queries comes to .84 of the misses that are allowed."""
+    """Where a class of new queries comes to .82 of the misses that are allowed."""
     sharper = [min(m * m / mean, 0.9999) for m, mean in zip(missed, missed_by_all, strict=True)]
     return float(np.interp(-np.log(0.82 * 0.05), -np.log(sharper), slacks))
 

@@ -73,7 +73,7 @@ k.start_background()
 
 def test_who_waits_for_the_kernels_may_give_up(tmp_path):
     code = (
-        "import threading, vecdb.kernels as k\n"
+        "import vecdb.kernels as k\n"
         "asked = []\n"
         "print(k.wait(lambda: asked.append(1) or len(asked) > 3), k.ready())\n"
         "import os, sys; sys.stdout.flush(); os._exit(0)"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import vecdb
-from vecdb.errors import CorruptionError
+from vecdb.errors import Cancelled, CorruptionError
 from vecdb.store import loading
 from vecdb.store.compaction import INDEX_ROWS
 
@@ -309,6 +309,6 @@ def test_closing_ends_a_build_that_is_going_on(
     col.flush()
     assert begun.wait(60)
     col.close()
-    assert ends == [graph.Cancelled]
+    assert ends == [Cancelled]
     with vecdb.open(tmp_path / "store") as reader:
         assert len(reader) == 40_000

@@ -46,7 +46,7 @@ _ENTRY_BYTES = 1024  # of an entry itself and of what searches prepare under it
 
 def _new_turns() -> None:
     """Columns are read behind searches by as many threads as leave a core to those who search: with
-    two cores and one of them 5 ms came to 6 at the worst in bench.deadlines, to 17 with no limit.
+    two cores and one of them 5 ms came to 7 at the worst in bench.deadlines, to 17 with no limit.
     """
     global _turns  # noqa: PLW0603 - in a forked child the threads that had a turn are not there
     _turns = threading.Semaphore(max(cores() - 1, 1))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.graph.layout import Cancelled
+from vecdb.errors import Cancelled
 from vecdb.quant.record import encode_records, header, record_bytes
 from vecdb.quant.space import Space, blocks
 from vecdb.workers import Workers

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vecdb.errors import VecdbError
 from vecdb.graph.levels import WIDTH, level_sizes, levels_of
 from vecdb.graph.repair import reach
 from vecdb.kernels.jit import jit
@@ -35,7 +34,7 @@ from vecdb.quant.neighbours import BLOCK, block_bytes
 from vecdb.quant.record import FLOAT_DIMS, record_bytes
 from vecdb.quant.space import Space
 
-__all__ = ["MAX_QUERIES", "Cancelled", "Graph"]
+__all__ = ["MAX_QUERIES", "Graph"]
 
 META = {
     "version": int, "metric": str, "entry": int, "degree": int, "dims": int, "bits": int,
@@ -44,10 +43,6 @@ META = {
 VERSION = 1
 MAX_ROWS = (1 << 31) - 1  # a key of the search pool has 31 bits for the row
 MAX_QUERIES = 2_000  # a calibration is made with
-
-
-class Cancelled(VecdbError):
-    """The `cancel` callback of a build said so."""
 
 
 @jit("i8(Array(i4, 2, 'A', readonly=True), i8)", entry=True)

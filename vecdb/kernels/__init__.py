@@ -26,10 +26,10 @@ __all__ = ["cpu_features", "ready", "start_background", "wait", "warmup"]
 _log = logging.getLogger("vecdb")
 _LOOK = 0.05  # seconds between two looks whether to go on waiting
 _HEAD_START = 0.1  # seconds for a first search alone: importing numba doubled its time, by the GIL
+_LLVM = "llvmlite.binding"  # numba's
 # numpy.ma: numba asks for it, 10 ms, when it first meets a read-only array, as mapped ones are;
 # the last two are what it and the modules with kernels import later
-_LLVM = "llvmlite.binding"
-_FOREIGN = (_LLVM, "numba", "numpy.ma", "xxhash", "concurrent.futures")
+_FOREIGN = ("numba", "numpy.ma", "xxhash", "concurrent.futures")
 _MODULES = ("vecdb.kernels.scan", "vecdb.kernels.hashing", "vecdb.kernels.pick", "vecdb.graph")
 
 
@@ -140,8 +140,8 @@ def _compile_quietly() -> None:
     time.sleep(_HEAD_START)
     try:
         load(_LLVM)
-        # while exit handlers run it comes too late to have one: at the very end it would then close
-        # its objects, which hung where the lock for that was held by this thread, dead by then
+        # it learns of the end by an exit handler; imported while these run, it is never told, and
+        # closes its objects at the very end: behind a lock that this thread, dead by then, may hold
         if not is_near():
             _compile()
     except Exception:

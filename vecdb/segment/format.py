@@ -66,7 +66,7 @@ BLOCK = 1 << 20  # bytes that share one hash: 16.5 GB/s of XXH3-64 makes it 64 u
 # not 5.6, but the next 2.2, 2.5 and 2.6, not 1.7
 ROWS_BLOCK = 64 << 10
 # text is the most of what that get reads, and its rows lie the furthest apart: 30 MB so, not 62,
-# and 4.6 ms, not 5.5
+# and 4.6 ms
 TEXT_BLOCK = 4 << 10
 PAGE = 4096
 ALIGN = 64

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vecdb.errors import ClosedError, CorruptionError, StorageError
+from vecdb.errors import Cancelled, ClosedError, CorruptionError, StorageError
 from vecdb.segment import Segment, bitmap
 from vecdb.segment.format import Header, Kind
 from vecdb.segment.index import write_index
@@ -89,7 +89,7 @@ class Compactor:
         with self._lock:
             try:
                 return self._step()
-            except _cancelled():
+            except Cancelled:
                 return None
             except (MemoryError, StorageError) as error:
                 if self._writer.failure is not None:
@@ -154,7 +154,7 @@ class Compactor:
             self._interrupted, self._foreground = False, True
             try:
                 yield
-            except _cancelled():
+            except Cancelled:
                 pass
             finally:
                 self._foreground = False
@@ -308,8 +308,8 @@ class Compactor:
         from vecdb import kernels
 
         if not kernels.wait(self._gives_up):
-            raise _GaveUp
-        from vecdb import graph
+            raise Cancelled("there were no kernels yet")
+        from vecdb import graph  # not before: it would compile them itself
 
         schema = segment.schema
         with segment.streaming():
@@ -398,15 +398,3 @@ def _seeds(group: list[Part]) -> list[tuple[Graph, npt.NDArray[np.int64]]]:
             seeds.append((graph, moved))
         base += part.live_rows
     return seeds
-
-
-def _cancelled() -> tuple[type[BaseException], ...]:
-    """What an interrupted build raises; naming it must not import numba."""
-    import sys
-
-    module = sys.modules.get("vecdb.graph")
-    return _GaveUp, getattr(module, "Cancelled", _GaveUp)
-
-
-class _GaveUp(Exception):
-    """A build was interrupted before there were kernels for it."""
