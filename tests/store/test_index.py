@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 import vecdb
+from vecdb import kernels
 from vecdb.errors import Cancelled, CorruptionError
-from vecdb.store import loading
+from vecdb.store import compaction, loading
 from vecdb.store.compaction import INDEX_ROWS
 
 ROWS = INDEX_ROWS + 500
@@ -312,3 +313,60 @@ def test_closing_ends_a_build_that_is_going_on(
     assert ends == [Cancelled]
     with vecdb.open(tmp_path / "store") as reader:
         assert len(reader) == 40_000
+
+
+def test_the_background_goes_on_after_a_build_that_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "INDEX_ROWS", 40)
+    monkeypatch.setattr(compaction, "_QUIET", 0)
+    wait, given_up = kernels.wait, threading.Event()
+
+    def gives_up_once(give_up: Any) -> bool:
+        first = not given_up.is_set()
+        given_up.set()
+        return not first and wait(give_up)
+
+    monkeypatch.setattr(kernels, "wait", gives_up_once)
+    rows = np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32)
+    with vecdb.create(tmp_path / "store", 8, "l2", sync="os") as col:
+        col.add(rows)
+        col.flush()
+        assert given_up.wait(60)
+        col.add(rows)
+        col.flush()
+        end = time.monotonic() + 60
+        while not col.stats()["segments_indexed"] and time.monotonic() < end:
+            time.sleep(0.01)
+        assert col.stats()["segments_indexed"]
+
+
+def test_closing_ends_an_optimize_that_is_going_on_with_an_error_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "INDEX_ROWS", 40)
+    monkeypatch.setattr(compaction, "_QUIET", 1e9)  # nothing in the background
+    waits, ends = threading.Event(), []
+
+    def until_told(give_up: Any) -> bool:
+        waits.set()
+        while not give_up():
+            time.sleep(0.01)
+        return False
+
+    monkeypatch.setattr(kernels, "wait", until_told)
+    col = vecdb.create(tmp_path / "store", 8, "l2", sync="os")
+    col.add(np.random.default_rng(0).standard_normal((60, 8)).astype(np.float32))
+
+    def optimize() -> None:
+        try:
+            col.optimize()
+        except Exception as error:
+            ends.append(type(error))
+
+    thread = threading.Thread(target=optimize)
+    thread.start()
+    assert waits.wait(60)
+    col.close()
+    thread.join(60)
+    assert ends == [vecdb.ClosedError]
