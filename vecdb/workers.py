@@ -35,7 +35,8 @@ class Workers:
     Parameters
     ----------
     threads : int, optional
-        Number of workers; the number of cores when not given. Threads start at the first task.
+        Number of workers; the number of cores when not given. A thread starts when a task comes
+        for which none is free.
     """
 
     def __init__(self, threads: int | None = None) -> None:
@@ -97,7 +98,7 @@ class Workers:
         """The futures of what the queue has room for."""
         futures: list[Future[object]] = []
         for _ in range(times):
-            self._start()
+            self._have_one_free()
             future: Future[object] = Future()
             try:
                 self._queue.put_nowait((future, work))
@@ -125,8 +126,9 @@ class Workers:
     def _is_worker(self) -> bool:
         return threading.current_thread() in self._started
 
-    def _start(self) -> None:
-        if self._started and self._pid == os.getpid() and not self._closed:
+    def _have_one_free(self) -> None:
+        """Start a thread if all are busy and there may be one more."""
+        if self._pid == os.getpid() and not self._closed and not self._may_start():
             return
         if self._pid != os.getpid():
             self._lock = threading.Lock()  # the parent's lock may have been held at the fork
@@ -135,15 +137,18 @@ class Workers:
                 raise ClosedError("the thread pool is closed. Fix: open the collection again")
             if self._pid != os.getpid():
                 self._reset()
-            if not self._started:
-                self._started = [
-                    threading.Thread(
-                        target=_work, args=(self._queue,), name=f"vecdb-{i}", daemon=True
-                    )
-                    for i in range(self.threads)
-                ]
-                for thread in self._started:
+            if self._may_start():
+                name = f"vecdb-{len(self._started)}"
+                thread = threading.Thread(target=_work, args=(self._queue,), name=name, daemon=True)
+                self._started.append(thread)  # before it asks whether it is one of them
+                try:
                     thread.start()
+                except BaseException:
+                    self._started.remove(thread)
+                    raise
+
+    def _may_start(self) -> bool:
+        return self._queue.unfinished_tasks >= len(self._started) < self.threads
 
 
 def _work(tasks: queue.Queue[_Task | None]) -> None:
@@ -155,3 +160,4 @@ def _work(tasks: queue.Queue[_Task | None]) -> None:
             except BaseException as error:  # handed to whoever waits for the result
                 future.set_exception(error)
         del task, future, work  # keep no array alive while waiting
+        tasks.task_done()
