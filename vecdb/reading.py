@@ -175,7 +175,7 @@ class Reading(Trust):
         names = gather.columns_of(select, snapshot.schema, _metadata(snapshot))
         if vectors and "vector" not in names:
             names.append("vector")
-        return gather.gather(snapshot, parts, rows, names)
+        return gather.gather(snapshot, parts, rows, names, self._workers)
 
     def query(
         self,

@@ -59,7 +59,7 @@ def test_what_was_just_written_is_mapped_as_if_opened_by_its_name(
     made = writer.finish({"rows": 3})
     found = Container(Directory(tmp_path), NAME, kind, STORE, made.info)
     assert (made.sections, made.meta, made.length) == (found.sections, found.meta, found.length)
-    assert made.mapping.bytes(0, made.length) == (tmp_path / NAME).read_bytes()
+    assert made.mapping.glance(0, made.length) == (tmp_path / NAME).read_bytes()
     assert (made.mapping.descriptor >= 0) == (found.mapping.descriptor >= 0)
     np.testing.assert_array_equal(*(c.array("bytes", "u1", (size,)) for c in (made, found)))
     (tmp_path / NAME).unlink()
@@ -68,8 +68,8 @@ def test_what_was_just_written_is_mapped_as_if_opened_by_its_name(
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("vectors", f.BLOCK), ("c3.1", f.ROWS_BLOCK), ("c3.2", f.TEXT_BLOCK),
-     ("ids.text", f.TEXT_BLOCK)],
+    [("vectors", f.BLOCK), ("c3.1", f.ROWS_BLOCK), ("c3.2", f.ROWS_BLOCK),
+     ("ids.text", f.ROWS_BLOCK)],
 )  # fmt: skip
 def test_block_hashes_are_the_hashes_of_blocks_however_the_section_was_written(
     tmp_path: Path, name: str, size: int
@@ -194,22 +194,55 @@ def test_a_newer_format_is_refused_as_such(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-def test_text_in_a_file_of_the_first_version_has_the_blocks_of_everything_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("version", "sizes"),
+    [(1, [2**20, 2**16, 2**16, 2**16]), (2, [2**20, 2**16, 2**12, 2**12])],
+)
+def test_blocks_of_old_files_have_the_sizes_of_their_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int, sizes: list[int]
 ) -> None:
-    text = np.random.default_rng(6).integers(97, 123, 3 * f.ROWS_BLOCK + 17).astype("u1")
+    """Their sections don't say it: there is a zero in its place."""
+    by_name = dict(zip(("vectors", "c0.1", "c0.2", "ids.text"), sizes, strict=True))
+    text = np.random.default_rng(6).integers(97, 123, 3 * 2**20 + 17).astype("u1")
     with monkeypatch.context() as then:
-        then.setattr(f, "VERSION", 1)
-        info = written(tmp_path, {"c0.2": text})
+        then.setattr(f, "VERSION", version)
+        then.setattr(f, "block_size", lambda _, name: by_name[name])
+        then.setattr(f, "ROW", Saying(0))
+        info = written(tmp_path, dict.fromkeys(by_name, text))
     path = tmp_path / NAME
-    assert path.read_bytes()[8] == 1
+    assert path.read_bytes()[8] == version
     container = opened(tmp_path, info)
-    assert (container.sections["c0.2"].blocks, container.problems()) == (4, [])
+    assert container.problems() == []
     changed = bytearray(path.read_bytes())
-    changed[container.sections["c0.2"].offset + f.ROWS_BLOCK] ^= 1
+    for name, size in by_name.items():
+        assert container.sections[name].blocks == 3 * 2**20 // size + 1
+        changed[container.sections[name].offset + size] ^= 1
     path.unlink()
     path.write_bytes(changed)
-    assert opened(tmp_path, info).bad_blocks("c0.2") == [1]
+    damaged = opened(tmp_path, info)
+    assert {name: damaged.bad_blocks(name) for name in by_name} == {name: [1] for name in by_name}
+
+
+class Saying:
+    """Rows of section tables that say a size of blocks which is not the one of their blocks."""
+
+    def __init__(self, bits: int) -> None:
+        self._bits, self._row, self.size = bits, f.ROW, f.ROW.size
+
+    def pack(self, name: bytes, _: int, *numbers: int) -> bytes:
+        return self._row.pack(name, self._bits, *numbers)
+
+
+@pytest.mark.parametrize("bits", [0, 5, 31, 255])
+def test_blocks_of_an_absurd_size_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    with monkeypatch.context() as then:
+        then.setattr(f, "ROW", Saying(bits))
+        info = written(tmp_path, {"words": np.arange(99, dtype="<u4")})
+    container = opened(tmp_path, info)
+    with pytest.raises(CorruptionError, match=r"'words' in blocks of 2\*\*6 to 2\*\*30 bytes"):
+        _ = container.sections
 
 
 @pytest.mark.parametrize(
@@ -228,7 +261,7 @@ def test_crafted_section_tables_are_refused_without_touching_memory(
     header = f.Header(f.Kind.SEGMENT, STORE, 7).pack()
     body = bytes(128)
     name, *numbers = row
-    footer = f.ROW.pack(name.encode(), *numbers) + b"{}"
+    footer = f.ROW.pack(name.encode(), 10, *numbers) + b"{}"
     start = len(header) + len(body)
     tail = f.Tail(start, 1, 2, start + len(footer) + f.TAIL.size)
     digest = f.footer_hash(header, footer, tail.pack(0))

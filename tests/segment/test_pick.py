@@ -143,21 +143,21 @@ def test_what_is_known_is_not_hashed_again_until_it_is_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[int] = []
-    changed = module.changed
-    monkeypatch.setattr(module, "changed", lambda b: (hashed.append(len(b)), changed(b))[1])
+    compare = module.compare
+    monkeypatch.setattr(module, "compare", lambda b: (hashed.append(len(b)), compare(b))[1])
     file = container(tmp_path, 7, {"words": np.arange(10 * f.ROWS_BLOCK // 4, dtype="<u4")})
     reach = words(file)
     rows = np.array([0, 1, 2 * f.ROWS_BLOCK // 4, 9 * f.ROWS_BLOCK // 4])
     for wanted in (rows, rows[:2], np.append(rows, rows[-1] + 5)):
         touch([([reach], wanted)])
-    assert hashed == [3]
+    assert sum(hashed) == 3
     assert file.problems() == []
     touch([([reach], np.arange(0, rows[-1], 1000))])
-    assert hashed == [3]  # problems() has hashed all of it
+    assert sum(hashed) == 3  # problems() has hashed all of it
 
 
 def test_texts_have_the_blocks_hashed_that_they_reach_into(tmp_path: Path) -> None:
-    size = f.TEXT_BLOCK
+    size = f.ROWS_BLOCK
     text = np.random.default_rng(5).integers(97, 123, 8 * size).astype("u1")
     offsets = np.array([0, 3, 3, size - 2, size + 2, 4 * size + 1, len(text), len(text)], "<i4")
     sound = container(tmp_path, 7, {"c0.1": offsets, "c0.2": text})

@@ -38,7 +38,6 @@ def test_damage_in_a_column_costs_the_values_of_its_block_and_no_others(
     lab: Any, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(f, "ROWS_BLOCK", BLOCK)
-    monkeypatch.setattr(f, "TEXT_BLOCK", BLOCK)
     kind, value, many = VALUES[name]
     values = [value(i) if i % 7 else None for i in range(ROWS)]
     columns = pa.schema([("other", pa.int64()), ("value", kind)])

@@ -20,7 +20,8 @@ from vecdb.errors import ArgumentError, describe
 from vecdb.kernels import blas
 
 __all__ = [
-    "allowed_rows", "bits", "changed", "distances", "ends", "scan", "texts", "unknown", "values",
+    "allowed_rows", "bits", "changed", "digests", "distances", "ends", "scan", "texts", "unknown",
+    "values",
 ]  # fmt: skip
 
 _BLOCK_BYTES = 16 << 20  # of float32 rows at a time
@@ -185,6 +186,14 @@ def changed(blocks: NDArray[np.int64]) -> NDArray[np.bool_]:
         if not bad[number]:
             ctypes.c_uint8.from_address(known).value = 1
     return bad
+
+
+def digests(at: int, count: int, size: int) -> NDArray[np.uint64]:
+    """XXH3-64 of each of `count` blocks of `size` bytes that follow each other in memory."""
+    blocks = _memory(at, count * size).data
+    starts = range(0, count * size, size)
+    hashes = (xxhash.xxh3_64_intdigest(blocks[start : start + size]) for start in starts)
+    return np.fromiter(hashes, np.uint64, count)
 
 
 def values(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from vecdb.schema import Schema
     from vecdb.store import Part, Snapshot
+    from vecdb.workers import Workers
 
 __all__ = ["bitmap_rows", "check_count", "columns_of", "gather", "ids", "page"]
 
@@ -62,6 +63,7 @@ def gather(
     parts: npt.NDArray[np.int32],
     rows: npt.NDArray[np.int64],
     names: Sequence[str],
+    workers: Workers | None = None,
 ) -> pa.Table:
     """The rows ``(parts[i], rows[i])`` in that order: ``id`` and the named columns, in several
     chunks where a text column comes to more than the 2 GiB that Arrow's offsets reach."""
@@ -69,13 +71,13 @@ def gather(
     import pyarrow as pa
 
     try:
-        return _gather(snapshot, parts, rows, names)
+        return _gather(snapshot, parts, rows, names, workers)
     except pa.ArrowInvalid:
         half = len(rows) // 2
         if not half:
             raise
         halves = (slice(half), slice(half, None))
-        return pa.concat_tables(gather(snapshot, parts[h], rows[h], names) for h in halves)
+        return pa.concat_tables(gather(snapshot, parts[h], rows[h], names, workers) for h in halves)
 
 
 def _gather(
@@ -83,19 +85,20 @@ def _gather(
     parts: npt.NDArray[np.int32],
     rows: npt.NDArray[np.int64],
     names: Sequence[str],
+    workers: Workers | None,
 ) -> pa.Table:
     used = sorted(set(parts.tolist()))
     if not used:
         return empty_table(snapshot.schema, names)
     if len(used) == 1:
-        return _take(snapshot, [(snapshot.parts[used[0]], rows)], names)
+        return _take(snapshot, [(snapshot.parts[used[0]], rows)], names, workers=workers)
     places = np.argsort(parts, kind="stable")
     starts = np.searchsorted(parts[places], used)
     own = [
         (snapshot.parts[part], rows[mine])
         for part, mine in zip(used, np.split(places, starts[1:]), strict=True)
     ]
-    return _take(snapshot, own, names, places)
+    return _take(snapshot, own, names, places, workers)
 
 
 def ids(
@@ -168,12 +171,14 @@ def _take(
     wanted: Sequence[tuple[Part, npt.NDArray[np.int64]]],
     names: Sequence[str],
     places: npt.NDArray[np.int64] | None = None,
+    workers: Workers | None = None,
 ) -> pa.Table:
     """Rows of some parts, at their places in the table, else one after the other."""
     import pyarrow as pa
 
     stored = [name for name in names if name != "vector"]
-    columns = dict(zip(stored, _columns(wanted, stored, places) if stored else (), strict=True))
+    found = _columns(wanted, stored, places, workers) if stored else ()
+    columns = dict(zip(stored, found, strict=True))
     if "vector" in names:
         columns["vector"] = _vectors(_placed([p.data.vectors[rows] for p, rows in wanted], places))
     ids = _ids(_placed([part.data.ids.get(rows) for part, rows in wanted], places))
@@ -196,19 +201,20 @@ def _columns(
     wanted: Sequence[tuple[Part, npt.NDArray[np.int64]]],
     names: Sequence[str],
     places: npt.NDArray[np.int64] | None,
+    workers: Workers | None,
 ) -> list[Any]:
     """The columns of :func:`_take`: of the segments together, of each memtable by itself."""
     import pyarrow as pa
 
     segments = [(part.segment, rows) for part, rows in wanted if part.data.files]
     if len(segments) == len(wanted):
-        return take(segments, names, places)
+        return take(segments, names, places, workers)
     load("pyarrow.compute")  # what Arrow's own take would import
     memtables: list[tuple[Any, npt.NDArray[np.int64]]]
     memtables = [(part.data, rows) for part, rows in wanted if not part.data.files]
     chunks = [data.take(names, rows) for data, rows in memtables]  # they come last
     if segments:
-        chunks.insert(0, take(segments, names))
+        chunks.insert(0, take(segments, names, workers=workers))
     columns = [pa.concat_arrays(column) for column in zip(*chunks, strict=True)]
     if places is None:
         return columns

@@ -81,7 +81,7 @@ class Container:
         ):
             raise self.damaged("a footer inside the file", f"footer at {start} of {size} bytes")
         behind = size + f.TAIL.size
-        whole = end if behind <= len(end) else self.mapping.bytes(start, behind)
+        whole = end if behind <= len(end) else bytes(self.mapping.glance(start, behind))
         self._footer = whole[len(whole) - behind : -f.TAIL.size]
         self._footer_offset = start
         self._count = sections
@@ -111,12 +111,17 @@ class Container:
         end = f.HEADER.size
         hashes_end = self._footer_offset
         table = memoryview(self._footer)[: self._count * f.ROW.size]
-        for raw, offset, length, hashes, digest in f.ROW.iter_unpack(table):
+        for raw, bits, offset, length, hashes, digest in f.ROW.iter_unpack(table):
             try:
                 name = raw.rstrip(b"\0").decode("ascii")
             except UnicodeDecodeError:
                 raise self.damaged("ASCII section names", raw) from None
-            size = f.block_size(self._version, self.kind, name)
+            if self._version < 3:
+                size = f.old_block_size(self._version, self.kind, name)
+            elif bits in f.BLOCK_BITS:
+                size = 1 << bits
+            else:
+                raise self.damaged(f"{name!r} in blocks of 2**6 to 2**30 bytes", f"2**{bits}")
             section = f.Section(name, offset, length, hashes, digest, size)
             inside = end <= offset and offset + length <= self._footer_offset
             hashed = end <= hashes and hashes + 8 * section.blocks <= hashes_end and hashes % 8 == 0
@@ -165,8 +170,7 @@ class Container:
     def reach(self, name: str, step: int, span: int, offsets: int = 0) -> tuple[int, ...]:
         """What :mod:`vecdb.segment.pick` needs to find the blocks of a section that rows lie in:
         see :func:`vecdb.kernels.reference.unknown`."""
-        self.check_block_hashes(name)
-        return self._blocks.reach(self._section(name), step, span, offsets)
+        return self._blocks.reach(self._sound(name), step, span, offsets)
 
     def elements(self, name: str, dtype: Any, places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """A copy of some elements of a section, which have been touched."""
@@ -188,8 +192,7 @@ class Container:
 
     def verify_blocks(self, name: str, start: int, stop: int) -> None:
         """Hash some blocks of a section; raises CorruptionError when a byte has changed."""
-        section = self._section(name)
-        self.check_block_hashes(name)
+        section = self._sound(name)
         blocks = np.arange(start, stop)
         bad = blocks[changed(self._blocks.listed(section, blocks))]
         if len(bad):
@@ -222,8 +225,7 @@ class Container:
     def check_block_hashes(self, name: str) -> None:
         """Hash the hashes of a section's blocks, without a look at the blocks; raises
         CorruptionError when they have changed."""
-        if not self._blocks.sound(self._section(name)):
-            raise self.damaged(f"the block hashes of {name!r}", "changed bytes")
+        self._sound(name)
 
     def problems(self) -> list[str]:
         """What a full check of every section finds; empty when the file is whole."""
@@ -239,6 +241,12 @@ class Container:
             except CorruptionError as error:
                 found.append(str(error))
         return found
+
+    def _sound(self, name: str) -> f.Section:
+        section = self._section(name)
+        if not self._blocks.sound(section):
+            raise self.damaged(f"the block hashes of {name!r}", "changed bytes")
+        return section
 
     def _section(self, name: str) -> f.Section:
         section = self.sections.get(name)

@@ -5,7 +5,7 @@ named sections. Numbers are little-endian. ::
 
     offset 0     header, 64 bytes
                    8  magic  b"vecdbfil"
-                   2  format version (2; 1 had no smaller blocks for text)
+                   2  format version (3; sections of 1 and 2 don't say how large their blocks are)
                    2  kind: 1 segment, 2 index, 3 tombstones
                    4  zero
                   16  UUID of the store
@@ -14,10 +14,10 @@ named sections. Numbers are little-endian. ::
                   16  zero
     sections     each aligned to 64 bytes, vectors to 4096 (a page)
     hashes       for each section one xxh3-64 per block, 8 bytes each, 8-aligned; a block has
-                 1 MiB; of a segment's ids and columns, of which single rows are read, 64 KiB, and
-                 4 KiB of their text
+                 1 MiB; of a segment's ids and columns, of which single rows are read, 1 KiB
     footer       section table: 64 bytes a section, ascending offsets, no overlap
-                  32  name, ASCII, padded with zeros
+                  31  name, ASCII, padded with zeros
+                   1  log2 of the bytes of a block
                    8  offset of the section
                    8  length in bytes, without padding
                    8  offset of its block hashes
@@ -51,38 +51,31 @@ __all__ = [
     "BLOCK",
     "PAGE",
     "ROWS_BLOCK",
-    "TEXT_BLOCK",
     "FileInfo",
     "Header",
     "Kind",
     "Section",
     "Tail",
     "block_size",
+    "old_block_size",
 ]
 
-VERSION = 2
+VERSION = 3
 BLOCK = 1 << 20  # bytes that share one hash: 16.5 GB/s of XXH3-64 makes it 64 us
-# where single rows are read; with 16, 8 and 4 KiB bench.open's first get took 5.2, 5.5 and 5.1 ms,
-# not 5.6, but the next 2.2, 2.5 and 2.6, not 1.7
-ROWS_BLOCK = 64 << 10
-# text is the most of what that get reads, and its rows lie the furthest apart: 30 MB so, not 62,
-# and 4.6 ms
-TEXT_BLOCK = 4 << 10
+ROWS_BLOCK = 1 << 10  # where single rows are read
 PAGE = 4096
 ALIGN = 64
 MAGIC = b"vecdbfil"
 END_MAGIC = b"vecdbend"
 MAX_SECTIONS = 65_536
 MAX_META = 16 << 20
-MAX_NAME = 32
+MAX_NAME = 31
+BLOCK_BITS = range(6, 31)  # log2 of the bytes of a block
 
 HEADER = struct.Struct("<8sHHI16sQQ16x")
 TAIL = struct.Struct("<QIIQ24xQ8s")
-ROW = struct.Struct("<32sQQQQ")
+ROW = struct.Struct("<31sBQQQQ")
 HASHED_TAIL = 48  # bytes of the tail that the footer hash covers
-ZERO_BLOCK_HASH = {
-    size: xxhash.xxh3_64_intdigest(bytes(size)) for size in (BLOCK, ROWS_BLOCK, TEXT_BLOCK)
-}
 
 
 class Kind(enum.IntEnum):
@@ -144,12 +137,17 @@ class Tail:
         return TAIL.pack(self.footer, self.sections, self.meta, self.length, footer_hash, END_MAGIC)
 
 
-def block_size(version: int, kind: Kind, name: str) -> int:
-    """Bytes of a section that share one hash, in a file of a version and a kind."""
+def block_size(kind: Kind, name: str) -> int:
+    """Bytes of a section that share one hash, in a file that is written now."""
+    return ROWS_BLOCK if kind == Kind.SEGMENT and name != "vectors" else BLOCK
+
+
+def old_block_size(version: int, kind: Kind, name: str) -> int:
+    """The same in a file of version 1 or 2, which does not say it."""
     if kind != Kind.SEGMENT or name == "vectors":
-        return BLOCK
+        return 1 << 20
     is_text = name == "ids.text" or (name.startswith("c") and name.endswith(".2"))
-    return TEXT_BLOCK if is_text and version > 1 else ROWS_BLOCK
+    return 4 << 10 if is_text and version == 2 else 64 << 10
 
 
 def footer_hash(header: bytes, footer: bytes, tail: bytes) -> int:

@@ -32,6 +32,10 @@ _quick.mmap.restype = ctypes.c_void_p
 _quick.mmap.argtypes = [
     ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long
 ]  # fmt: skip
+_view = ctypes.pythonapi.PyMemoryView_FromMemory
+_view.restype = ctypes.py_object
+_view.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int]
+_READ = 0x100  # PyBUF_READ
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
@@ -71,9 +75,11 @@ class Mapping:
         self._told = not self._scattered  # whether the kernel knows
         self._streams = 0
 
-    def bytes(self, offset: int, length: int) -> bytes:
-        """A copy of a few bytes (the caller has checked the bounds)."""
-        return ctypes.string_at(self.address + offset, length)
+    def glance(self, offset: int, length: int) -> memoryview:
+        """A few bytes (the caller has checked the bounds) for use at once: it does not keep the
+        mapping alive."""
+        view: memoryview = _view(self.address + offset, length, _READ)
+        return view
 
     def array(self, offset: int, dtype: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         """A read-only array over the mapping, which it keeps alive."""

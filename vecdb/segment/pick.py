@@ -8,7 +8,8 @@ Arrow did it section by section.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from vecdb import kernels
 from vecdb.errors import CorruptionError
 from vecdb.kernels import reference
-from vecdb.segment.blocks import changed, fetch, unknown
+from vecdb.segment.blocks import compare, fetch, unknown
 from vecdb.segment.columns import is_text, numbers
 
 if TYPE_CHECKING:
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from vecdb.segment.container import Container
+    from vecdb.workers import Workers
 
 __all__ = ["SCARCE", "Reach", "Wanted", "checked", "pick", "reach_column", "reach_texts", "touch"]
 
 _Taken = TypeVar("_Taken", bound=Any)  # an array or a batch
 
 SCARCE = 64  # a column is opened whole for more than one row in so many
+_SHARE = 1024  # blocks that a thread hashes at a time
 _MOST_TEXT = 2**31 - 1  # bytes, in an Arrow array
 
 Part = tuple[str, tuple[int, ...]]
@@ -82,6 +85,7 @@ def pick(
     wanted: Wanted,
     kinds: Sequence[pa.DataType],
     places: npt.NDArray[np.int64] | None = None,
+    workers: Workers | None = None,
 ) -> list[pa.Array[Any]]:
     """Rows of columns that lie in some files.
 
@@ -94,6 +98,8 @@ def pick(
     places : ndarray, optional
         Where each row comes to lie in the result, those of the first file first; one after the
         other when not given.
+    workers : Workers, optional
+        Who may help.
 
     Raises
     ------
@@ -109,7 +115,7 @@ def pick(
     wanted = ordered
     found_at = order[0] if len(order) == 1 else np.concatenate(order)
     places = found_at if places is None else places[found_at]
-    touch(wanted)
+    touch(wanted, workers)
     rows = _concatenated(wanted)
     columns: list[list[_Own]] = [[] for _ in kinds]
     for (reaches, _), ends in zip(wanted, _ends(wanted), strict=True):
@@ -121,7 +127,7 @@ def pick(
     ]
 
 
-def touch(wanted: Wanted) -> None:
+def touch(wanted: Wanted, workers: Workers | None = None) -> None:
     """Hash the blocks that rows, ascending in each file, lie in, where that was not done before.
 
     Raises
@@ -142,18 +148,27 @@ def touch(wanted: Wanted) -> None:
                 texts.append((container, text[0], text[1] + ends))
     rows = _concatenated(wanted)
     found = _unknown(elements, rows)
-    fetch(found)
-    try:  # offsets are followed before they are hashed: all is hashed together
-        more = _unknown(texts, rows)
-    except CorruptionError:
-        _hash(elements, found)  # they are to blame, it may be
-        raise
-    if len(found) or len(more):
-        _hash(elements + texts, np.concatenate([found, more]))
+
+    def follow() -> None:
+        try:  # offsets are followed before they are hashed: others do that meanwhile
+            more = _unknown(texts, rows)
+        except CorruptionError:
+            _hash(elements, found)  # they are to blame, it may be
+            raise
+        _hash(texts, more)
+
+    shares = np.array_split(found, -(-len(found) // _SHARE) or 1)
+    tasks: list[Callable[[], None]] = [follow]
+    tasks += [partial(_hash, elements, share) for share in shares]
+    if workers is None or len(shares) == 1:
+        for task in tasks:
+            task()
+    else:
+        workers.each(lambda task: task(), tasks)
 
 
 def _unknown(sections: list[_Section], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Blocks with the rows that were not hashed yet."""
+    """Blocks with the rows that were not hashed yet; they are fetched."""
     blocks: npt.NDArray[np.int64] | int = unknown(
         _table([values for _, _, values in sections]), rows
     )
@@ -161,11 +176,12 @@ def _unknown(sections: list[_Section], rows: npt.NDArray[np.int64]) -> npt.NDArr
         container, name, _ = sections[blocks]
         length = container.length_of(name)
         raise container.damaged(f"rows inside the {length} bytes of {name!r}", "others")
+    fetch(blocks)
     return blocks
 
 
 def _hash(sections: list[_Section], blocks: npt.NDArray[np.int64]) -> None:
-    bad = blocks[changed(blocks), 0]
+    bad = blocks[compare(blocks), 0]
     if not len(bad):
         return
     for container, name, (start, length, shift, *_) in sections:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from vecdb.segment.container import Container
     from vecdb.segment.fs import Directory
     from vecdb.segment.sparse import Sparse
+    from vecdb.workers import Workers
 
 __all__ = ["Segment", "take", "write_segment"]
 
@@ -291,11 +292,11 @@ class Segment:
         size = sum(s.length for key, s in sections if key.startswith(f"c{position}."))
         return size <= _OPENED_BYTES
 
-    def _reach(self, name: str) -> Reach | None:
+    def _reach(self, name: str, kind: pa.DataType) -> Reach | None:
         """How to pick rows of a column; None when it is younger than the file."""
         key = f"reach {name}"
         if key not in self._cache:
-            position, kind, reach = self.position(name), self.columns.field(name).type, None
+            position, reach = self.position(name), None
             if position is not None:
                 check_entry(self._file, position, kind)
                 reach = reach_column(self._file, f"c{position}", kind)
@@ -325,6 +326,7 @@ def take(
     wanted: Sequence[tuple[Segment, npt.NDArray[np.int64]]],
     names: Sequence[str],
     places: npt.NDArray[np.int64] | None = None,
+    workers: Workers | None = None,
 ) -> list[pa.Array[Any]]:
     """Values of some rows of segments' columns; of few, only the blocks that they lie in are
     hashed.
@@ -333,6 +335,8 @@ def take(
     ----------
     places : ndarray, optional
         Where each of the rows comes to lie in the result; one after the other when not given.
+    workers : Workers, optional
+        Who may help.
     """
     picked = [
         name
@@ -341,9 +345,12 @@ def take(
     ]
     if not picked:
         return _take_whole(wanted, names, places)
-    own = [([segment._reach(name) for name in picked], rows) for segment, rows in wanted]
     kinds = [wanted[0][0].columns.field(name).type for name in picked]
-    found = dict(zip(picked, pick(own, kinds, places), strict=True))
+    own = [
+        ([segment._reach(*column) for column in zip(picked, kinds, strict=True)], rows)
+        for segment, rows in wanted
+    ]
+    found = dict(zip(picked, pick(own, kinds, places, workers), strict=True))
     others = [name for name in names if name not in found]
     if others:
         found.update(zip(others, _take_whole(wanted, others, places), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +10,19 @@ import numpy as np
 import xxhash
 
 from vecdb.segment import format as f
+from vecdb.segment.blocks import digests
 from vecdb.segment.container import Container, keeps_descriptor
 from vecdb.segment.sparse import Sparse
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from vecdb.segment.fs import Directory
 
 __all__ = ["ContainerWriter"]
 
 _PIECE = 8 << 20
+_NONE = np.empty(0, np.uint64)
 _GATHERED = 1 << 16  # bytes below which pieces are copied together before they are written
 
 
@@ -34,7 +39,7 @@ class ContainerWriter:
         self._name = name
         self._header = header
         self._sections: list[f.Section] = []
-        self._hashes: list[list[int]] = []
+        self._hashes: list[list[npt.NDArray[np.uint64]]] = []  # of each section, in pieces
         self._block = xxhash.xxh3_64()
         self._size = f.BLOCK  # bytes of a block of the current section
         self._filled = 0  # of the current block
@@ -53,7 +58,7 @@ class ContainerWriter:
             raise ValueError(f"section name {name!r} is longer than {f.MAX_NAME} bytes")
         self._end_section()
         self._pad(align)
-        self._size = f.block_size(f.VERSION, self._header.kind, name)
+        self._size = f.block_size(self._header.kind, name)
         self._sections.append(f.Section(name, self._length, 0, 0, 0, self._size))
         self._hashes.append([])
 
@@ -79,7 +84,7 @@ class ContainerWriter:
         head = min(length, -self._filled % self._size)
         self._hash(memoryview(bytes(head)))
         whole, rest = divmod(length - head, self._size)
-        self._hashes[-1].extend([f.ZERO_BLOCK_HASH[self._size]] * whole)
+        self._hashes[-1].append(np.full(whole, _zeros_hash(self._size), np.uint64))
         self._hash(memoryview(bytes(rest)))
         self._flush()
         self._file.skip(length)
@@ -92,10 +97,10 @@ class ContainerWriter:
         self._pad(8)
         rows = []
         for section, hashes in zip(self._sections, self._hashes, strict=True):
-            packed = np.array(hashes, dtype="<u8").tobytes()
+            packed = np.concatenate([_NONE, *hashes]).astype("<u8").tobytes()
             rows.append(
-                f.ROW.pack(section.name.encode(), section.offset, section.length,
-                           self._length, xxhash.xxh3_64_intdigest(packed))
+                f.ROW.pack(section.name.encode(), section.block.bit_length() - 1, section.offset,
+                           section.length, self._length, xxhash.xxh3_64_intdigest(packed))
             )  # fmt: skip
             self._put(packed)
         encoded = json.dumps(meta, separators=(",", ":")).encode()
@@ -120,20 +125,21 @@ class ContainerWriter:
         self._directory.unlink(self._name)
 
     def _hash(self, view: memoryview) -> None:
-        position = 0
-        while position < len(view):
-            piece = view[position : position + self._size - self._filled]
-            if len(piece) == self._size:
-                self._hashes[-1].append(xxhash.xxh3_64_intdigest(piece))
-            else:
-                self._block.update(piece)
-                self._filled += len(piece)
-                if self._filled == self._size:
-                    self._end_block()
-            position += len(piece)
+        head = min(len(view), -self._filled % self._size)  # of a block that was begun before
+        stop = len(view) - (len(view) - head) % self._size
+        self._fill(view[:head])
+        if head < stop:
+            self._hashes[-1].append(digests(view[head:stop], self._size))
+        self._fill(view[max(head, stop) :])
+
+    def _fill(self, piece: memoryview) -> None:
+        self._block.update(piece)
+        self._filled += len(piece)
+        if self._filled == self._size:
+            self._end_block()
 
     def _end_block(self) -> None:
-        self._hashes[-1].append(self._block.intdigest())
+        self._hashes[-1].append(np.array([self._block.intdigest()], np.uint64))
         self._block.reset()
         self._filled = 0
 
@@ -163,3 +169,8 @@ class ContainerWriter:
     def _flush(self) -> None:
         pending, self._pending = self._pending, bytearray()
         self._file.write(pending)
+
+
+@functools.cache
+def _zeros_hash(size: int) -> int:
+    return xxhash.xxh3_64_intdigest(bytes(size))

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Manifest", "SegmentEntry", "newest_generation", "publish", "read_manifest"]
 
-FORMAT = 2  # 1 has no files but of version 1
+FORMAT = 3  # no file of a store has a later version
 FEATURES: frozenset[str] = frozenset()  # features this version understands
 MAX_BYTES = 256 << 20
 MAX_ROWS = 1 << 40  # of one segment; a crafted count beyond it is refused before any arithmetic

@@ -1,7 +1,7 @@
 """Changes files of a store and makes their checksums right again, as a hostile author would.
 
-Byte offsets follow vecdb/segment/format.py; but for the sizes of blocks nothing of the writer is
-used, so that a check missing there is not missing here as well.
+Byte offsets follow vecdb/segment/format.py; but for the sizes of blocks in old files nothing of
+it is used, so that a check missing there is not missing here as well.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import xxhash
 
 from vecdb.segment import format as f
 
-HEADER, TAIL, ROW = 64, struct.Struct("<QIIQ24xQ8s"), struct.Struct("<32sQQQQ")
+HEADER, TAIL, ROW = 64, struct.Struct("<QIIQ24xQ8s"), struct.Struct("<31sBQQQQ")
 WAL_HEAD, RECORD = struct.Struct("<8sI4x16sQQQ"), struct.Struct("<IIQB7x")
 
 
@@ -59,8 +59,10 @@ class Container:
         table = data[start : start + count * ROW.size]
         self.sections: dict[str, bytes] = {}
         self.offsets: dict[str, int] = {}  # where the sections were
-        for raw, offset, length, _, _ in ROW.iter_unpack(table):
+        self.bits: dict[str, int] = {}  # log2 of the bytes of their blocks; 0 in an old file
+        for raw, bits, offset, length, _, _ in ROW.iter_unpack(table):
             name = raw.rstrip(b"\0").decode()
+            self.bits[name] = bits
             self.sections[name], self.offsets[name] = data[offset : offset + length], offset
         self.meta: Any = json.loads(data[start + count * ROW.size :][:meta])
         self.forge: Callable[[list[list[Any]], dict[str, Any]], None] = lambda table, tail: None
@@ -71,14 +73,15 @@ class Container:
         rows: list[list[Any]] = []
         for name, data in self.sections.items():
             body += bytes(-len(body) % 4096)
-            rows.append([name.encode(), len(body), len(data), 0, 0])
+            rows.append([name.encode(), self.bits.get(name, 20), len(body), len(data), 0, 0])
             body += data
         body += bytes(-len(body) % 8)
         for row, (name, data) in zip(rows, self.sections.items(), strict=True):
-            size = f.block_size(self.header[8], f.Kind(self.header[10]), name)
+            old = f.old_block_size(self.header[8], f.Kind(self.header[10]), name)
+            size = 1 << row[1] if row[1] else old
             blocks = [data[i : i + size] for i in range(0, len(data), size)]
             hashes = b"".join(struct.pack("<Q", xxhash.xxh3_64_intdigest(b)) for b in blocks)
-            row[3:] = [len(body), xxhash.xxh3_64_intdigest(hashes)]
+            row[4:] = [len(body), xxhash.xxh3_64_intdigest(hashes)]
             body += hashes
         meta = self.meta.encode() if isinstance(self.meta, str) else json.dumps(self.meta).encode()
         tail = {"start": len(body), "count": len(rows), "meta": len(meta)}

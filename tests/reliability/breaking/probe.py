@@ -56,8 +56,7 @@ def build(
 DENSE = {"segment_format__PAGE": 64, "store_compaction__INDEX_ROWS": 8}
 # and single rows of a few dozen are read without the rest, from blocks of their own
 TALL = DENSE | {
-    "segment_format__ROWS_BLOCK": 512,
-    "segment_format__TEXT_BLOCK": 256,
+    "segment_format__ROWS_BLOCK": 256,
     "segment_segment___ROWS_A_TAKE": 1,
     "segment_segment__SCARCE": 1,
     "segment_ids__SCARCE": 1,
