@@ -13,7 +13,6 @@ metadata stand beside them.
 from __future__ import annotations
 
 import argparse
-import importlib
 import tempfile
 import time
 from collections import defaultdict
@@ -22,10 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from bench.harness import Contest, Report, summary
-from bench.stores import PACKAGES, STORES, footprint, make_rows
+from bench.stores import MODULES, PACKAGES, STORES, footprint, import_everything, make_rows
 
 BATCH = 1_000  # zvec takes 1,024 at most, Chroma 5,461
-_MODULES = {"vecdb": "vecdb.collection", "LanceDB": "lancedb", "Chroma": "chromadb", "zvec": "zvec"}
 
 
 class Filled:
@@ -53,10 +51,7 @@ class Opened:
     """Opens one store in a fresh process."""
 
     def __init__(self, name: str, folder: Path, rows: int, dim: int) -> None:
-        for module in (_MODULES[name], "pyarrow.compute"):  # what the calls below would import
-            importlib.import_module(module)
-        if name == "vecdb":
-            importlib.import_module("vecdb").warmup()
+        import_everything(name)
         self._store, self._path, self._rows, self._dim = STORES[name](), folder / name, rows, dim
 
     def measure(self, seed: int) -> dict[str, float]:
@@ -102,7 +97,7 @@ def run(names: list[str], rows: int, dim: int, passes: int, *, index: bool) -> N
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--stores", default=",".join(_MODULES), help="comma separated")
+    parser.add_argument("--stores", default=",".join(MODULES), help="comma separated")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--passes", type=int, default=5)

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,17 @@ def test_more_of_the_same_model_is_taken_in_silence(col: vecdb.Collection) -> No
         col.add(embedded(100, cluster))
     col.add(embedded(20) * 100)  # too few to judge
     assert len(col) == 1000 + 500 + 800 + 20
+
+
+@pytest.mark.parametrize("dim", [128, 384])
+@pytest.mark.parametrize("make", [RNG.standard_normal, RNG.random])
+def test_random_numbers_are_taken_in_silence(tmp_path: Path, dim: int, make: Any) -> None:
+    """They have no profile that a batch could differ from."""
+    with vecdb.create(tmp_path / "a", dim) as col:
+        for _ in range(8):
+            col.add(make((400, dim)).astype(np.float32))
+        with pytest.warns(vecdb.ModelWarning, match="vectors of length"):
+            col.add(make((400, dim)).astype(np.float32) * 50)
 
 
 def test_another_models_name_is_noticed_however_few_rows_it_has(col: vecdb.Collection) -> None:
