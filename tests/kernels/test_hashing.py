@@ -30,6 +30,14 @@ def test_blocks_are_held_against_their_hashes_and_the_sound_ones_are_noted(chang
     assert not len(changed(blocks[:0]))
 
 
+@pytest.mark.parametrize("digests", [hashing.digests, reference.digests])
+@pytest.mark.parametrize(("size", "count"), [(1024, 8), (64, 100), (1, 3), (9_000, 1), (5, 0)])
+def test_blocks_that_follow_each_other_have_the_hashes_of_each(digests, size, count) -> None:
+    naive = [xxhash.xxh3_64_intdigest(DATA[size * i : size * (i + 1)]) for i in range(count)]
+    found = digests(DATA.ctypes.data, count, size)
+    assert (found.dtype, found.tolist()) == (np.uint64, naive)
+
+
 class Sections:
     """Sections in memory: numbers, bits, and texts with their offsets, in blocks of 16 bytes."""
 

@@ -3,6 +3,7 @@ these is noticed."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from vecdb.segment.container import Container
 from vecdb.segment.fs import Directory
 from vecdb.segment.pick import Reach, pick, reach_column, reach_texts, touch
 from vecdb.segment.writer import ContainerWriter
+from vecdb.workers import Workers
 
 STORE = bytes(16)
 KINDS = {
@@ -238,3 +240,26 @@ def test_more_text_than_an_array_may_have_is_refused(
     assert pick([([reach], one)], [pa.string()], one)[0].to_pylist() == ["sixsix"]
     with pytest.raises(pa.ArrowInvalid, match="12 bytes"):
         pick([([reach], np.array([0, 0]))], [pa.string()], np.array([0, 1]))
+
+
+@pytest.mark.parametrize("block", [None, 0, 1500, 4095])
+def test_threads_share_what_is_to_be_hashed_and_miss_nothing(
+    tmp_path: Path, block: int | None
+) -> None:
+    """Offsets that lie in blocks of several shares lead to the text."""
+    count = 4096 * f.ROWS_BLOCK // 4
+    offsets = np.arange(count, dtype="<i4")
+    text = np.full(int(offsets[-1]), 97, np.uint8)
+    file = container(tmp_path, 7, {"c0.1": offsets, "c0.2": text})
+    if block is not None:
+        file = damage(file, "c0.1", block * f.ROWS_BLOCK)
+    wanted = [([reach_texts(file, "c0.1", "c0.2")], np.arange(0, count - 1, 100))]
+    with contextlib.closing(Workers(2)) as workers:
+        for _ in range(2):
+            if block is None:
+                touch(wanted, workers)
+            else:
+                with pytest.raises(CorruptionError, match=r"'c0.1'.* in 1 of 4096 blocks"):
+                    touch(wanted, workers)
+    assert file.verified("c0.1") == (block is None)
+    assert file.verified("c0.2")

@@ -22,7 +22,8 @@ __all__ = ["Blocks", "changed", "compare", "digests", "fetch", "unknown"]
 
 _STEP = 64 << 20  # bytes hashed in one call, which no signal interrupts
 _ROOM = 16_384  # blocks that are listed at once: else they are counted first
-_SAMPLE = 4  # blocks looked for in memory before all are
+_BRIDGED = 64 << 10  # bytes between two blocks that are read with them: cheaper than a wait each
+_SAMPLE = 8  # blocks looked for in memory before all are
 
 
 class Blocks:
@@ -137,6 +138,7 @@ def fetch(blocks: npt.NDArray[np.int64]) -> None:
     if all(map(in_memory, sample.tolist())):
         return
     places, ends = blocks[:, 0], blocks[:, 0] + blocks[:, 1]
-    runs = np.flatnonzero(places[1:] != ends[:-1]) + 1
+    gaps = places[1:] - ends[:-1]
+    runs = np.flatnonzero((gaps < 0) | (gaps > _BRIDGED)) + 1
     for start, stop in zip([0, *runs.tolist()], [*runs.tolist(), len(places)], strict=True):
         will_need(int(places[start]), int(ends[stop - 1] - places[start]))
