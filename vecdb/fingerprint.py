@@ -94,12 +94,10 @@ def _lengths(vectors: npt.NDArray[np.float32]) -> _Profile:
 
 
 def _profile(vectors: npt.NDArray[np.float32]) -> _Profile:
-    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
-    rows = vectors / np.maximum(lengths, np.float32(1e-30))[:, None]
-    mean = rows.mean(axis=0)
-    rows -= mean
-    rows *= rows
-    return _lengths(vectors)._replace(mean=_ranks(mean), spread=_ranks(rows.mean(axis=0)))
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = vectors / np.maximum(lengths, np.float32(1e-30))
+    mean, variance = rows.mean(axis=0), rows.var(axis=0)
+    return _lengths(vectors)._replace(mean=_ranks(mean), spread=_ranks(variance))
 
 
 def _steady_profile(vectors: npt.NDArray[np.float32]) -> _Profile:

@@ -32,7 +32,7 @@ __all__ = ["SCARCE", "Reach", "Wanted", "checked", "pick", "reach_column", "reac
 _Taken = TypeVar("_Taken", bound=Any)  # an array or a batch
 
 SCARCE = 64  # a column is opened whole for more than one row in so many
-_SHARE = 1024  # blocks that a thread hashes at a time
+_SHARE = 1024  # blocks that a thread hashes at a time, 64 MB in an old file
 _MOST_TEXT = 2**31 - 1  # bytes, in an Arrow array
 
 Part = tuple[str, tuple[int, ...]]
@@ -155,16 +155,20 @@ def touch(wanted: Wanted, workers: Workers | None = None) -> None:
         except CorruptionError:
             _hash(elements, found)  # they are to blame, it may be
             raise
-        _hash(texts, more)
+        for share in _shares(more):
+            _hash(texts, share)
 
-    shares = np.array_split(found, -(-len(found) // _SHARE) or 1)
     tasks: list[Callable[[], None]] = [follow]
-    tasks += [partial(_hash, elements, share) for share in shares]
-    if workers is None or len(shares) == 1:
+    tasks += [partial(_hash, elements, share) for share in _shares(found)]
+    if workers is None or len(tasks) < 3:  # one share at most
         for task in tasks:
             task()
     else:
         workers.each(lambda task: task(), tasks)
+
+
+def _shares(blocks: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    return [blocks[start : start + _SHARE] for start in range(0, len(blocks), _SHARE)]
 
 
 def _unknown(sections: list[_Section], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
