@@ -97,14 +97,20 @@ class Workers:
     def _offer(self, work: Callable[[], object], times: int) -> list[Future[object]]:
         """The futures of what the queue has room for."""
         futures: list[Future[object]] = []
-        for _ in range(times):
-            self._have_one_free()
-            future: Future[object] = Future()
-            try:
-                self._queue.put_nowait((future, work))
-            except queue.Full:
-                break
-            futures.append(future)
+        try:
+            for _ in range(times):
+                self._refuse_if_closed()
+                future: Future[object] = Future()
+                try:
+                    self._queue.put_nowait((future, work))
+                except queue.Full:
+                    break
+                futures.append(future)
+                self._have_one_free()  # after the task is there: a new thread begins with it at once
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
         return futures
 
     def close(self) -> None:
@@ -126,17 +132,20 @@ class Workers:
     def _is_worker(self) -> bool:
         return threading.current_thread() in self._started
 
-    def _have_one_free(self) -> None:
-        """Start a thread if all are busy and there may be one more."""
-        if self._pid == os.getpid() and not self._closed and not self._may_start():
-            return
+    def _refuse_if_closed(self) -> None:
         if self._pid != os.getpid():
             self._lock = threading.Lock()  # the parent's lock may have been held at the fork
+            with self._lock:
+                if self._pid != os.getpid() and not self._closed:
+                    self._reset()
+        if self._closed:
+            raise ClosedError("the thread pool is closed. Fix: open the collection again")
+
+    def _have_one_free(self) -> None:
+        """Start a thread if all are busy and there may be one more."""
+        if not self._may_start():
+            return
         with self._lock:
-            if self._closed:
-                raise ClosedError("the thread pool is closed. Fix: open the collection again")
-            if self._pid != os.getpid():
-                self._reset()
             if self._may_start():
                 name = f"vecdb-{len(self._started)}"
                 thread = threading.Thread(target=_work, args=(self._queue,), name=name, daemon=True)
@@ -148,7 +157,8 @@ class Workers:
                     raise
 
     def _may_start(self) -> bool:
-        return self._queue.unfinished_tasks >= len(self._started) < self.threads
+        wanted = self._queue.unfinished_tasks > len(self._started)
+        return wanted and len(self._started) < self.threads and not self._closed
 
 
 def _work(tasks: queue.Queue[_Task | None]) -> None:
