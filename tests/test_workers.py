@@ -24,6 +24,33 @@ def test_the_queue_takes_two_tasks_a_thread_and_no_more() -> None:
     workers.close()
 
 
+def test_a_thread_starts_when_none_is_free_and_not_before() -> None:
+    workers, gate = Workers(3), threading.Event()
+    for _ in range(4):
+        workers._offer(int, 1)[0].result(timeout=10)
+        while workers._queue.unfinished_tasks:  # its thread is free a moment later
+            time.sleep(0.001)
+    assert len(workers._started) == 1
+    occupied = [workers._offer(lambda: gate.wait(10), 1)[0] for _ in range(5)]
+    assert len(workers._started) == 3
+    gate.set()
+    assert all(future.result(timeout=10) for future in occupied)
+    workers.close()
+
+
+def test_work_that_no_thread_could_be_started_for_is_not_done_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workers, calls = Workers(2), []
+    with monkeypatch.context() as then:
+        then.setattr(threading.Thread, "start", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            workers.each(calls.append, range(2))
+    workers.each(calls.append, range(10, 12))
+    workers.close()
+    assert sorted(calls) == [10, 11]
+
+
 def test_shared_work_is_done_once_by_whoever_is_free() -> None:
     workers = Workers(3)
     done: list[tuple[int, str]] = []

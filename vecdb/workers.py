@@ -106,7 +106,7 @@ class Workers:
                 except queue.Full:
                     break
                 futures.append(future)
-                self._have_one_free()  # after the task is there: a new thread begins with it at once
+                self._have_one_free()  # the task is there: a new thread begins with it
         except BaseException:
             for future in futures:
                 future.cancel()
