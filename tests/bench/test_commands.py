@@ -119,5 +119,9 @@ def test_targets_and_the_speed_of_filters_are_reported(tmp_path: Path) -> None:
     assert [line["calibrated_on"] for line in own[:2]] == [100, 100]
     assert [line["asked"] for line in own[2:4]] == ["queries", "queries"]
     assert own[4]["recall"] > 0.85
+    small = "targets", few, "--targets", ".9", "--shares", ".1", "--kinds", "random"
+    assert run(*small)[1]["scanned"] == 1
+    walked = run(*small, "--walk")[1]  # as far as a graph is calibrated for so few rows
+    assert walked["scanned"] < 1
     timed = run("filter_speed", "--rows", "5000")
     assert [line["what"] for line in timed] == ["columns", "first", "again", "again"]
