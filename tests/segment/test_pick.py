@@ -145,8 +145,8 @@ def test_what_is_known_is_not_hashed_again_until_it_is_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[int] = []
-    compare = module.compare
-    monkeypatch.setattr(module, "compare", lambda b: (hashed.append(len(b)), compare(b))[1])
+    changed = module.changed
+    monkeypatch.setattr(module, "changed", lambda b: (hashed.append(len(b)), changed(b))[1])
     file = container(tmp_path, 7, {"words": np.arange(10 * f.ROWS_BLOCK // 4, dtype="<u4")})
     reach = words(file)
     rows = np.array([0, 1, 2 * f.ROWS_BLOCK // 4, 9 * f.ROWS_BLOCK // 4])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vecdb.segment.format import Section
     from vecdb.segment.mapping import Mapping
 
-__all__ = ["Blocks", "changed", "compare", "digests", "fetch", "unknown"]
+__all__ = ["Blocks", "changed", "digests", "fetch", "unknown"]
 
 _STEP = 64 << 20  # bytes hashed in one call, which no signal interrupts
 _ROOM = 16_384  # blocks that are listed at once: else they are counted first
@@ -69,12 +69,21 @@ class Blocks:
         return (start + section.offset, section.length, shift, step, span, offsets,
                 start + section.hashes, known)  # fmt: skip
 
-    def listed(self, section: Section, blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Blocks of a section whose hashes are :meth:`sound`, for :func:`changed`."""
+    def changed(self, section: Section, start: int, stop: int) -> list[int]:
+        """Read and hash blocks `start` to `stop` of a section whose hashes are :meth:`sound`: the
+        numbers of those that are not as they were written."""
         data, length, *_, hashes, known = self.reach(section, 0, 0, 0)
-        places = blocks * section.block
-        lengths = np.minimum(length - places, section.block)
-        return np.stack([data + places, lengths, hashes + 8 * blocks, known + blocks], axis=1)
+        size, found = section.block, []
+        most = max(_STEP // size, 1)
+        for first in range(start, stop, most):
+            numbers = np.arange(first, min(first + most, stop))
+            lengths = np.minimum(length - numbers * size, size)
+            step = np.stack(
+                [data + numbers * size, lengths, hashes + 8 * numbers, known + numbers], axis=1
+            )
+            fetch(step)
+            found += numbers[changed(step)].tolist()
+        return found
 
 
 def unknown(reaches: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> Any:
@@ -92,24 +101,14 @@ def unknown(reaches: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> Any:
 
 
 def changed(blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Have blocks read, hash them, and remember which are sound.
+    """Hash blocks, which were fetched, in one step that no signal interrupts, and remember which
+    are sound.
 
     Returns
     -------
     (n,) bool array
         Whether a block is not as it was written.
     """
-    bad = np.zeros(len(blocks), np.bool_)
-    most = max(_STEP // int(blocks[:, 1].max(initial=1)), 1)
-    for start in range(0, len(blocks), most):
-        step = blocks[start : start + most]
-        fetch(step)
-        bad[start : start + most] = compare(step)
-    return bad
-
-
-def compare(blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """As :func:`changed`, in one step, which no signal interrupts, of what was fetched."""
     hash_all: Callable[..., Any] = reference.changed
     if kernels.ready():
         from vecdb.kernels import hashing

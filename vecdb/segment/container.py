@@ -10,7 +10,7 @@ import numpy as np
 
 from vecdb.errors import CorruptionError, VersionError, describe
 from vecdb.segment import format as f
-from vecdb.segment.blocks import Blocks, changed
+from vecdb.segment.blocks import Blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,11 +192,9 @@ class Container:
 
     def verify_blocks(self, name: str, start: int, stop: int) -> None:
         """Hash some blocks of a section; raises CorruptionError when a byte has changed."""
-        section = self._sound(name)
-        blocks = np.arange(start, stop)
-        bad = blocks[changed(self._blocks.listed(section, blocks))]
-        if len(bad):
-            raise self.changed(name, bad.tolist())
+        bad = self._blocks.changed(self._sound(name), start, stop)
+        if bad:
+            raise self.changed(name, bad)
 
     def changed(self, name: str, bad: list[int]) -> CorruptionError:
         """The error for blocks of a section that are not as they were written."""
@@ -218,9 +216,7 @@ class Container:
         section = self._section(name)
         if not self._blocks.sound(section):
             return list(range(max(section.blocks, 1)))
-        blocks = self._blocks.listed(section, np.arange(section.blocks))
-        found: list[int] = np.flatnonzero(changed(blocks)).tolist()
-        return found
+        return self._blocks.changed(section, 0, section.blocks)
 
     def check_block_hashes(self, name: str) -> None:
         """Hash the hashes of a section's blocks, without a look at the blocks; raises

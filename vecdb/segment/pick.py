@@ -17,7 +17,7 @@ import numpy as np
 from vecdb import kernels
 from vecdb.errors import CorruptionError
 from vecdb.kernels import reference
-from vecdb.segment.blocks import compare, fetch, unknown
+from vecdb.segment.blocks import changed, fetch, unknown
 from vecdb.segment.columns import is_text, numbers
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def _unknown(sections: list[_Section], rows: npt.NDArray[np.int64]) -> npt.NDArr
 
 
 def _hash(sections: list[_Section], blocks: npt.NDArray[np.int64]) -> None:
-    bad = blocks[compare(blocks), 0]
+    bad = blocks[changed(blocks), 0]
     if not len(bad):
         return
     for container, name, (start, length, shift, *_) in sections:
