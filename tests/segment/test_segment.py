@@ -64,12 +64,15 @@ def test_checked_vectors_are_all_rows_in_blocks(tmp_path: Path) -> None:
     assert seen == len(vectors)
 
 
+@pytest.mark.parametrize("size", [f.BLOCK, 64 << 10])  # the file says it
 @pytest.mark.parametrize("megabyte", [0, 9, 25])
 def test_a_changed_byte_ends_checked_vectors_before_its_block(
-    tmp_path: Path, megabyte: int
+    tmp_path: Path, megabyte: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema = Schema(dim=333)
-    stored(tmp_path, schema, 20_000)
+    with monkeypatch.context() as then:
+        then.setattr(f, "BLOCK", size)
+        stored(tmp_path, schema, 20_000)
     position = 4096 + megabyte * 2**20 + 12_345
     with (tmp_path / NAME).open("r+b") as file:
         file.seek(position)

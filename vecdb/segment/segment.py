@@ -226,11 +226,11 @@ class Segment:
         """
         vectors = self.vectors
         row = max(self.schema.dim * vectors.itemsize, 1)
-        step = max(1, _CHECKED_BYTES // row)
+        step, block = max(1, _CHECKED_BYTES // row), self._file.sections["vectors"].block
         checked = 0  # blocks
         for start in range(0, self.rows, step):
             stop = min(start + step, self.rows)
-            blocks = -(-stop * row // f.BLOCK)  # of vectors
+            blocks = -(-stop * row // block)
             self._file.verify_blocks("vectors", checked, blocks)
             checked = blocks
             yield start, vectors[start:stop]
