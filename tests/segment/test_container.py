@@ -104,6 +104,31 @@ def test_a_changed_byte_is_noticed_in_every_block_also_after_it_was_hashed(tmp_p
                 assert len(container.problems()) == len(bad)
 
 
+def test_a_block_that_was_replaced_together_with_its_hash_is_noticed(tmp_path: Path) -> None:
+    """By the hash over the block hashes: nothing of the section is taken for sound."""
+    data = np.random.default_rng(3).integers(0, 256, 5 * f.ROWS_BLOCK).astype("u1")
+    info = written(tmp_path, {"bytes": data, "other": data})
+    section = opened(tmp_path, info).sections["bytes"]
+    file = bytearray((tmp_path / NAME).read_bytes())
+    place = section.offset + 2 * f.ROWS_BLOCK
+    file[place] ^= 1
+    digest = xxhash.xxh3_64_intdigest(file[place : place + f.ROWS_BLOCK])
+    file[section.hashes + 16 : section.hashes + 24] = digest.to_bytes(8, "little")
+    (tmp_path / NAME).write_bytes(file)
+    container = opened(tmp_path, info)
+    for use in (
+        container.verify,
+        container.check_block_hashes,
+        lambda name: container.reach(name, 1, 1),
+    ):
+        for _ in range(2):
+            with pytest.raises(CorruptionError, match="the block hashes of 'bytes'"):
+                use("bytes")
+    assert container.bad_blocks("bytes") == [0, 1, 2, 3, 4]
+    assert len(container.problems()) == 1
+    container.verify("other")
+
+
 def test_released_blocks_leave_resident_memory_and_read_the_same_again(tmp_path: Path) -> None:
     """Pages behind the end belong to somebody else: they are left alone."""
     data = np.random.default_rng(2).integers(0, 256, 5 * f.BLOCK // 2).astype("u1")
