@@ -99,7 +99,7 @@ class Workers:
         futures: list[Future[object]] = []
         try:
             for _ in range(times):
-                self._refuse_if_closed()
+                self._enter()
                 future: Future[object] = Future()
                 try:
                     self._queue.put_nowait((future, work))
@@ -132,7 +132,8 @@ class Workers:
     def _is_worker(self) -> bool:
         return threading.current_thread() in self._started
 
-    def _refuse_if_closed(self) -> None:
+    def _enter(self) -> None:
+        """Begin anew in a forked child; raises ClosedError after :meth:`close`."""
         if self._pid != os.getpid():
             self._lock = threading.Lock()  # the parent's lock may have been held at the fork
             with self._lock:

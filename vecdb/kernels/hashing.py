@@ -24,11 +24,8 @@ __all__ = ["changed", "digests", "unknown"]
 
 _NAME = "XXH3_64bits"
 _MAPPED = 1 << 16  # bytes that the system maps around the page that is touched
-# mapped in before they are hashed: 72 MB that the page cache has in small pages take 4.8 ms so, 6.6
-# block by block (in large ones 2.8 either way)
-_GROUP = 4 << 20
-# blocks of a KiB that lie apart are waited for: 5,400 of them took 1.4 ms, asked for ahead .8
-_AHEAD = 6
+_GROUP = 4 << 20  # mapped in before they are hashed: block by block small pages took longer
+_AHEAD = 6  # blocks asked for before they are hashed: small ones that lie apart are waited for
 _FETCHED = 1 << 10  # bytes of a block: the processor foresees the rest
 
 _module = find_spec("xxhash._xxhash")

@@ -184,7 +184,7 @@ def changed(blocks: NDArray[np.int64]) -> NDArray[np.bool_]:
     apart = blocks[1:, 0] != blocks[:-1, 0] + blocks[:-1, 1]
     edges = [0, *(np.flatnonzero(apart) + 1).tolist(), len(blocks)]
     for first, last in pairwise(edges if len(blocks) else ()):
-        run = blocks[first:last].tolist()  # of which one look at memory, 2 us, is enough
+        run = blocks[first:last].tolist()  # of which one look at memory is enough
         start, end = run[0][0], run[-1][0] + run[-1][1]
         memory = _memory(start, end - start).data
         for number, (at, length, stored, known) in enumerate(run, first):

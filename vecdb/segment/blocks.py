@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,11 +88,7 @@ class Blocks:
 def unknown(reaches: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]) -> Any:
     """The blocks that :func:`vecdb.kernels.reference.unknown` finds, (n, 4) int64; the number of
     the section that does not hold its rows where there is one."""
-    find: Callable[..., int] = reference.unknown
-    if kernels.ready():
-        from vecdb.kernels import hashing
-
-        find = hashing.unknown
+    find = _hashing().unknown
     found = np.empty((min(len(rows) * len(reaches), _ROOM), 4), np.int64)
     while (count := find(reaches, rows, found)) > len(found):
         found = np.empty((count, 4), np.int64)
@@ -109,25 +104,24 @@ def changed(blocks: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     (n,) bool array
         Whether a block is not as it was written.
     """
-    hash_all: Callable[..., Any] = reference.changed
-    if kernels.ready():
-        from vecdb.kernels import hashing
-
-        hash_all = hashing.changed
-    bad: npt.NDArray[np.bool_] = hash_all(blocks)
+    bad: npt.NDArray[np.bool_] = _hashing().changed(blocks)
     return bad
 
 
 def digests(data: memoryview, size: int) -> npt.NDArray[np.uint64]:
     """XXH3-64 of each of the blocks of `size` bytes that `data` consists of."""
-    hash_all: Callable[..., Any] = reference.digests
-    if kernels.ready():
-        from vecdb.kernels import hashing
-
-        hash_all = hashing.digests
     memory = np.frombuffer(data, np.uint8)
-    found: npt.NDArray[np.uint64] = hash_all(memory.ctypes.data, len(memory) // size, size)
+    count = len(memory) // size
+    found: npt.NDArray[np.uint64] = _hashing().digests(memory.ctypes.data, count, size)
     return found
+
+
+def _hashing() -> Any:
+    if not kernels.ready():
+        return reference
+    from vecdb.kernels import hashing
+
+    return hashing
 
 
 def fetch(blocks: npt.NDArray[np.int64]) -> None:

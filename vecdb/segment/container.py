@@ -121,7 +121,10 @@ class Container:
             elif bits in f.BLOCK_BITS:
                 size = 1 << bits
             else:
-                raise self.damaged(f"{name!r} in blocks of 2**6 to 2**30 bytes", f"2**{bits}")
+                least, most = f.BLOCK_BITS[0], f.BLOCK_BITS[-1]
+                raise self.damaged(
+                    f"{name!r} in blocks of 2**{least} to 2**{most} bytes", f"2**{bits}"
+                )
             section = f.Section(name, offset, length, hashes, digest, size)
             inside = end <= offset and offset + length <= self._footer_offset
             hashed = end <= hashes and hashes + 8 * section.blocks <= hashes_end and hashes % 8 == 0
@@ -170,7 +173,7 @@ class Container:
     def reach(self, name: str, step: int, span: int, offsets: int = 0) -> tuple[int, ...]:
         """What :mod:`vecdb.segment.pick` needs to find the blocks of a section that rows lie in:
         see :func:`vecdb.kernels.reference.unknown`."""
-        return self._blocks.reach(self._sound(name), step, span, offsets)
+        return self._blocks.reach(self.check_block_hashes(name), step, span, offsets)
 
     def elements(self, name: str, dtype: Any, places: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """A copy of some elements of a section, which have been touched."""
@@ -192,7 +195,7 @@ class Container:
 
     def verify_blocks(self, name: str, start: int, stop: int) -> None:
         """Hash some blocks of a section; raises CorruptionError when a byte has changed."""
-        bad = self._blocks.changed(self._sound(name), start, stop)
+        bad = self._blocks.changed(self.check_block_hashes(name), start, stop)
         if bad:
             raise self.changed(name, bad)
 
@@ -218,10 +221,13 @@ class Container:
             return list(range(max(section.blocks, 1)))
         return self._blocks.changed(section, 0, section.blocks)
 
-    def check_block_hashes(self, name: str) -> None:
-        """Hash the hashes of a section's blocks, without a look at the blocks; raises
-        CorruptionError when they have changed."""
-        self._sound(name)
+    def check_block_hashes(self, name: str) -> f.Section:
+        """A section, once the hashes of its blocks have been hashed, without a look at the blocks;
+        raises CorruptionError when they have changed."""
+        section = self._section(name)
+        if not self._blocks.sound(section):
+            raise self.damaged(f"the block hashes of {name!r}", "changed bytes")
+        return section
 
     def problems(self) -> list[str]:
         """What a full check of every section finds; empty when the file is whole."""
@@ -237,12 +243,6 @@ class Container:
             except CorruptionError as error:
                 found.append(str(error))
         return found
-
-    def _sound(self, name: str) -> f.Section:
-        section = self._section(name)
-        if not self._blocks.sound(section):
-            raise self.damaged(f"the block hashes of {name!r}", "changed bytes")
-        return section
 
     def _section(self, name: str) -> f.Section:
         section = self.sections.get(name)

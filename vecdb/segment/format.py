@@ -62,8 +62,8 @@ __all__ = [
 
 VERSION = 3
 BLOCK = 1 << 20  # bytes that share one hash: 16.5 GB/s of XXH3-64 makes it 64 us
-# where single rows are read: bench.open's first get hashes 5.6 MB so and takes 3.8 ms; 5.1 in the
-# same minutes with 4 KiB for text and 64 for the rest, which made 30 MB
+# where single rows are read: bench.open's first get took 3.8 ms so, and 5.1 in the same minutes
+# with 4 KiB for text and 64 for the rest
 ROWS_BLOCK = 1 << 10
 PAGE = 4096
 ALIGN = 64

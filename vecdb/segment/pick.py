@@ -2,7 +2,7 @@
 
 Opening a column whole hashes all of it and looks through every offset and text; a `get` of some
 rows need not wait for that. All its columns of all its segments are looked for, hashed and copied
-together: in bench.open the first `get` of a process takes 3.8 ms so, and took 9.7 when NumPy and
+together: in bench.open the first `get` of a process takes 4 ms so, and took 9.7 when NumPy and
 Arrow did it section by section.
 """
 

@@ -15,14 +15,11 @@ from vecdb.segment.container import Container, keeps_descriptor
 from vecdb.segment.sparse import Sparse
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from vecdb.segment.fs import Directory
 
 __all__ = ["ContainerWriter"]
 
 _PIECE = 8 << 20
-_NONE = np.empty(0, np.uint64)
 _GATHERED = 1 << 16  # bytes below which pieces are copied together before they are written
 
 
@@ -39,7 +36,7 @@ class ContainerWriter:
         self._name = name
         self._header = header
         self._sections: list[f.Section] = []
-        self._hashes: list[list[npt.NDArray[np.uint64]]] = []  # of each section, in pieces
+        self._hashes: list[bytearray] = []  # of each section, as they are written
         self._block = xxhash.xxh3_64()
         self._size = f.BLOCK  # bytes of a block of the current section
         self._filled = 0  # of the current block
@@ -60,7 +57,7 @@ class ContainerWriter:
         self._pad(align)
         self._size = f.block_size(self._header.kind, name)
         self._sections.append(f.Section(name, self._length, 0, 0, 0, self._size))
-        self._hashes.append([])
+        self._hashes.append(bytearray())
 
     def write(self, data: Any) -> None:
         """Append a buffer, a C-contiguous array or a :class:`Sparse` one to the section."""
@@ -84,7 +81,7 @@ class ContainerWriter:
         head = min(length, -self._filled % self._size)
         self._hash(memoryview(bytes(head)))
         whole, rest = divmod(length - head, self._size)
-        self._hashes[-1].append(np.full(whole, _zeros_hash(self._size), np.uint64))
+        self._hashes[-1] += whole * _zeros_hash(self._size)
         self._hash(memoryview(bytes(rest)))
         self._flush()
         self._file.skip(length)
@@ -97,12 +94,11 @@ class ContainerWriter:
         self._pad(8)
         rows = []
         for section, hashes in zip(self._sections, self._hashes, strict=True):
-            packed = np.concatenate([_NONE, *hashes]).astype("<u8").tobytes()
             rows.append(
                 f.ROW.pack(section.name.encode(), section.block.bit_length() - 1, section.offset,
-                           section.length, self._length, xxhash.xxh3_64_intdigest(packed))
+                           section.length, self._length, xxhash.xxh3_64_intdigest(hashes))
             )  # fmt: skip
-            self._put(packed)
+            self._put(hashes)
         encoded = json.dumps(meta, separators=(",", ":")).encode()
         footer = b"".join(rows) + encoded
         start = self._length
@@ -129,7 +125,7 @@ class ContainerWriter:
         stop = len(view) - (len(view) - head) % self._size
         self._fill(view[:head])
         if head < stop:
-            self._hashes[-1].append(digests(view[head:stop], self._size))
+            self._hashes[-1] += digests(view[head:stop], self._size).astype("<u8").tobytes()
         self._fill(view[max(head, stop) :])
 
     def _fill(self, piece: memoryview) -> None:
@@ -139,7 +135,7 @@ class ContainerWriter:
             self._end_block()
 
     def _end_block(self) -> None:
-        self._hashes[-1].append(np.array([self._block.intdigest()], np.uint64))
+        self._hashes[-1] += self._block.intdigest().to_bytes(8, "little")
         self._block.reset()
         self._filled = 0
 
@@ -172,5 +168,5 @@ class ContainerWriter:
 
 
 @functools.cache
-def _zeros_hash(size: int) -> int:
-    return xxhash.xxh3_64_intdigest(bytes(size))
+def _zeros_hash(size: int) -> bytes:
+    return xxhash.xxh3_64_intdigest(bytes(size)).to_bytes(8, "little")
